@@ -1,0 +1,47 @@
+"""Data to learn from: sets of 2-D points whose exact law is known, and real handwritten digits."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .oracle import GaussianMixture
+from .validate import check_choice
+
+POINT_SETS = ("moons", "swiss_roll", "gaussians")
+
+
+def points(name: str) -> GaussianMixture:
+    """A 2-D point set as a distribution: draw from it with `.sample(n)`, denoise exactly with `.denoiser(schedule)`.
+
+    "moons" and "swiss_roll" are scikit-learn's curves, strung with 256 Gaussian beads closer together than they are
+    wide; "gaussians" is a ring of eight. Each is shifted and scaled to mean 0 and variance 1 (averaged over x and y).
+    Raises ValueError for another name.
+    """
+    check_choice("name", name, POINT_SETS)
+    u = (torch.arange(256) + 0.5) / 256  # [256], evenly along each curve
+    if name == "moons":
+        angle = math.pi * u[::2]
+        upper = torch.stack([angle.cos(), angle.sin()], dim=1)
+        lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], dim=1)
+        return _standardised(torch.cat([upper, lower]), 0.07)
+    if name == "swiss_roll":
+        angle = 1.5 * math.pi * (1 + 2 * u)
+        return _standardised(torch.stack([angle * angle.cos(), angle * angle.sin()], dim=1), 0.5)
+    angle = math.pi / 4 * torch.arange(8)
+    return _standardised(torch.stack([angle.cos(), angle.sin()], dim=1), 0.1)
+
+
+def _standardised(means: Tensor, std: float) -> GaussianMixture:
+    """The mixture of equal beads, moved to mean 0 and scaled to variance 1, averaged over the coordinates."""
+    scale = math.sqrt(means.var(dim=0, correction=0).mean().item() + std**2)
+    return GaussianMixture((means - means.mean(0)) / scale, std / scale)
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """The real handwritten digits that scikit-learn ships: images `[1797, 1, 8, 8]` in [0, 1] and labels `[1797]`."""
+    from sklearn.datasets import load_digits  # imported here: it costs more than the rest of the library together
+
+    bunch = load_digits()
+    images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16  # [1797, 1, 8, 8]
+    return images, torch.tensor(bunch.target)

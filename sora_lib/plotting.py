@@ -1,0 +1,106 @@
+"""Plots that take and return `ax`, and moving pictures made of them."""
+
+import io
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image as Picture
+from torch import Tensor
+
+from .validate import check_choice, check_count, check_tensor
+
+# One colour for one thing in every chapter, distinguishable by colour-blind readers (the Okabe-Ito palette).
+COLORS = {"data": "#0072B2", "noise": "#7A7A7A", "model": "#D55E00", "exact": "#009E73", "mark": "#CC79A7"}
+
+
+def use_style() -> None:
+    """Set the course's figure style: readable at 100 %, no needless lines."""
+    plt.rcParams.update(
+        {"figure.dpi": 90, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False}
+        | {
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": 10.5,
+            "lines.linewidth": 1.8,
+        }
+    )
+
+
+def plane(ax: Axes, title: str = "", limit: float = 3.0) -> Axes:
+    """Make `ax` a square window on the plane, from -limit to limit."""
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", title=title, xlabel="x", ylabel="y")
+    return ax
+
+
+def plot_points(ax: Axes, x: Tensor, kind: str = "data", *, size: float = 4, **options: object) -> Axes:
+    """Scatter points `[B, 2]` in the colour of their kind: data, noise, model, exact or mark."""
+    x = check_tensor("x", x, [None, 2]).detach().cpu()
+    color = COLORS[check_choice("kind", kind, COLORS)]
+    ax.scatter(*x.T, **{"s": size, "color": color, "alpha": 0.6, "linewidths": 0} | options)
+    return ax
+
+
+def plot_paths(ax: Axes, trajectory: Tensor, kind: str = "model", **options: object) -> Axes:
+    """Draw each point's path, trajectory `[steps + 1, B, 2]`, with a dot where it ends."""
+    path = check_tensor("trajectory", trajectory, [None, None, 2]).detach().cpu()
+    color = COLORS[check_choice("kind", kind, COLORS)]
+    ax.plot(path[..., 0], path[..., 1], **{"color": color, "alpha": 0.5, "linewidth": 0.8} | options)
+    ax.scatter(*path[-1].T, s=10, color=color, zorder=3)
+    return ax
+
+
+def plot_field(
+    ax: Axes, field: Callable[[Tensor], Tensor], kind: str = "model", *, limit: float = 2.5, cells: int = 13
+) -> Axes:
+    """Draw arrows from grid points x to field(x), for field `[B, 2]` to `[B, 2]`: where a denoiser would send them."""
+    check_count("cells", cells, 2)
+    axis = torch.linspace(-limit, limit, cells)
+    x = torch.cartesian_prod(axis, axis)  # [cells^2, 2]
+    with torch.no_grad():
+        step = (field(x) - x).cpu()
+    color = COLORS[check_choice("kind", kind, COLORS)]
+    ax.quiver(*x.T, *step.T, color=color, angles="xy", scale_units="xy", scale=1, width=0.005)
+    return ax
+
+
+def figure_png(fig: Figure, colors: int | None = None) -> bytes:
+    """The figure as PNG bytes; with `colors`, reduced to that many colours, about a third of the size."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png")
+    if colors is None:
+        return buffer.getvalue()
+    return _png(Picture.open(buffer).convert("RGB").quantize(check_count("colors", colors, 2)))
+
+
+def _png(picture: Picture.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True, **options)
+    return buffer.getvalue()
+
+
+def render_frames(
+    draw: Callable[[Axes, int], object], count: int, *, size: tuple[float, float] = (3.6, 3.6)
+) -> list[bytes]:
+    """PNG bytes of `count` frames: `draw(ax, i)` paints frame i on a fresh axes of `size` inches."""
+    check_count("count", count)
+    frames = []
+    fig = plt.figure(figsize=size, dpi=80)
+    for i in range(count):
+        fig.clear()
+        draw(fig.add_subplot(), i)
+        frames.append(figure_png(fig, colors=32))
+    plt.close(fig)
+    return frames
+
+
+def animation(frames: Sequence[bytes], alt: str, *, milliseconds: int = 120) -> Image:
+    """An animated PNG of the frames, for display: it plays on code hosts and on static pages, with no script."""
+    if not frames:
+        raise ValueError("frames is empty; pass at least one PNG")
+    first, *rest = (Picture.open(io.BytesIO(frame)).convert("RGB").quantize(32) for frame in frames)
+    data = _png(first, save_all=True, append_images=rest, loop=0, duration=check_count("milliseconds", milliseconds))
+    return Image(data=data, format="png", alt=alt)

@@ -1,0 +1,193 @@
+"""The training loop as a generator, the average of the weights over time, and checkpoints."""
+
+import copy
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .schedules import Schedule, expand
+from .validate import check_choice, check_count, check_number, check_same_shape, check_tensor
+
+TARGETS = ("eps", "x0", "v")
+T_MIN = 1e-3  # training times start here: on LinearBeta and Cosine v is infinite at t = 0
+
+
+def training_target(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str) -> Tensor:
+    """What the network should answer: eps, x0, or v = alpha_dot(t) x0 + sigma_dot(t) eps; `[B, ...]` like x0."""
+    check_choice("prediction", prediction, TARGETS)
+    if prediction == "v":
+        return expand(schedule.alpha_dot(t), x0) * x0 + expand(schedule.sigma_dot(t), x0) * eps
+    return eps if prediction == "eps" else x0
+
+
+def denoising_loss(
+    model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str = "eps"
+) -> Tensor:
+    """Mean squared error of the prediction at x_t = alpha x0 + sigma eps; a scalar (arXiv 2006.11239, eq. 14)."""
+    output = model(schedule.add_noise(x0, t, eps), t)
+    return (
+        (check_same_shape("the model's output", output, "x0", x0) - training_target(x0, t, eps, schedule, prediction))
+        .square()
+        .mean()
+    )
+
+
+class EMA:
+    """A running average of a model's weights, itself a model in `.model`.
+
+    average <- d average + (1 - d) weights, where update n uses d = min(decay, (1 + n) / (10 + n)): a short
+    run does not keep its start. decay lies in [0, 1); 0 keeps the newest weights only.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.995) -> None:
+        self.decay = check_number("decay", decay, 0, 0.999999)
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards `model`; buffers are copied."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(weight, 1 - decay)
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)
+
+
+@dataclass
+class TrainState:
+    """All that a run needs to go on bit for bit: network, average, Adam's memory, random state and step."""
+
+    model: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+
+
+def new_state(model: nn.Module, ema: float = 0.995, generator: torch.Generator | None = None) -> TrainState:
+    """The state of a run before its first step; without a generator, one that starts from seed 0."""
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    return TrainState(model, EMA(model, ema), torch.optim.Adam(model.parameters()), generator)
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    schedule: Schedule,
+    *,
+    steps: int,
+    prediction: str = "eps",
+    lr: float = 2e-3,
+    ema: float = 0.995,
+    generator: torch.Generator | None = None,
+    resume: TrainState | None = None,
+) -> Iterator[tuple[int, float, TrainState]]:
+    """Train with Adam; yield (step, loss, state) after each step, step counting from 1 to `steps`.
+
+    batches: clean samples `[B, ...]`, one tensor a step. The learning rate rises over 50 steps, then falls to 0 as a
+    cosine; t is uniform. The model is trained in place, so that stopping at any step keeps a usable network, and
+    `state.ema.model` is the one to sample from. To go on where a checkpoint stopped, pass its state as `resume`, with
+    the same `steps`; draw the batches from `state.generator` and the run continues bit for bit.
+    Raises ValueError or TypeError for bad arguments or batches, FloatingPointError before a step that would spoil the
+    weights (loss not finite), and RuntimeError when the batches run out.
+    """
+    check_count("steps", steps)
+    check_number("lr", lr, 0, 10)
+    check_choice("prediction", prediction, TARGETS)
+    return _steps(batches, schedule, steps, prediction, lr, resume or new_state(model, ema, generator))
+
+
+def _steps(
+    batches: Iterable[Tensor], schedule: Schedule, steps: int, prediction: str, lr: float, state: TrainState
+) -> Iterator[tuple[int, float, TrainState]]:
+    source = iter(batches)
+    while state.step < steps:
+        x0 = next(source, None)
+        if x0 is None:
+            raise RuntimeError(f"batches ran out after {state.step} of {steps} steps; pass an endless iterable")
+        x0 = check_tensor("a batch", x0)
+        t = T_MIN + (1 - T_MIN) * torch.rand(len(x0), generator=state.generator).to(x0)  # [B]
+        eps = torch.randn(x0.shape, generator=state.generator).to(x0)  # [B, ...]
+        loss = denoising_loss(state.model, x0, t, eps, schedule, prediction)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {state.step + 1}; try a smaller lr than {lr}")
+        state.optimizer.param_groups[0]["lr"] = lr * learning_rate(state.step, steps)
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        state.ema.update(state.model)
+        state.step += 1
+        yield state.step, loss.item(), state
+
+
+def learning_rate(step: int, steps: int, warmup: int = 50) -> float:
+    """The factor on lr at a step: a straight rise over `warmup` steps, then half a cosine down to 0 at `steps`."""
+    return min(1.0, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def save_checkpoint(path: str | Path, state: TrainState, **metadata: str | int | float) -> None:
+    """Write a run to one safetensors file, with `metadata` in its header; an older file is replaced only at the end."""
+    path = Path(path)
+    tensors = {"generator": state.generator.get_state()}
+    tensors |= {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in state.ema.model.state_dict().items()}
+    for i, memory in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{k}": v for k, v in memory.items()}
+    counts = {"step": state.step, "ema_updates": state.ema.updates, "ema_decay": state.ema.decay}
+    header = {"format": "sora_lib training run 1", "counts": json.dumps(counts), "metadata": json.dumps(metadata)}
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: there is no folder {path.parent}")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, partial, header)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path, model: nn.Module) -> tuple[TrainState, dict]:
+    """Read a run back into `model`: its state, to pass to `train(resume=...)`, and the metadata that it was saved with.
+
+    Raises FileNotFoundError for a missing file, ValueError for a damaged one, for one that `save_checkpoint` did not
+    write, and for one of another model. The model is changed only when all has been read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"path: {path} is damaged or no safetensors file ({error})") from error
+    if header.get("format") != "sora_lib training run 1":
+        raise ValueError(f"path: {path} was not written by save_checkpoint (its format is {header.get('format')!r})")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    have, want = ({k: list(v.shape) for k, v in d.items()} for d in (part("model."), model.state_dict()))
+    if have != want:
+        names = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
+        raise ValueError(f"path: {path} holds another model than the one given; they differ in {', '.join(names[:4])}")
+    counts = json.loads(header["counts"])
+    state = new_state(model, counts["ema_decay"], torch.Generator())
+    model.load_state_dict(part("model."))
+    state.ema.model.load_state_dict(part("ema."))
+    state.ema.updates, state.step = counts["ema_updates"], counts["step"]
+    state.generator.set_state(tensors["generator"])
+    memory: dict[int, dict[str, Tensor]] = {}
+    for key, value in part("adam.").items():
+        index, name = key.split(".")
+        memory.setdefault(int(index), {})[name] = value
+    state.optimizer.load_state_dict({"state": memory, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    return state, json.loads(header["metadata"])
