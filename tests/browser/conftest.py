@@ -1,0 +1,50 @@
+"""A real browser, a real JupyterLab, and exported pages without a network."""
+
+import shutil
+
+import nbconvert
+import pytest
+from playwright.sync_api import sync_playwright
+
+import dev
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=dev.find_browser(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """JupyterLab on a copy of the notebooks, with settings of its own: (server, folder)."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(dev.ROOT / "notebooks", folder / "notebooks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_CONFIG_DIR", str(folder / "config"))
+        patch.setattr(dev, "VENV", folder)
+        with dev.Server(dev.choose_port(None), folder) as server:
+            yield server, folder
+
+
+@pytest.fixture
+def exported(browser, tmp_path):
+    """Export a notebook to HTML and open it from disk, with the network blocked."""
+    context = browser.new_context(offline=True)
+    context.route("http*://**", lambda route: route.abort())
+
+    def open_page(path):
+        html, _ = nbconvert.HTMLExporter().from_filename(str(path))
+        file = tmp_path / f"{path.stem}.html"
+        file.write_text(html, encoding="utf-8")
+        page = context.new_page()
+        page.goto(file.as_uri())
+        return page
+
+    yield open_page
+    context.close()
