@@ -19,7 +19,7 @@ def _number(name: str, answer: object, exact: float, mistakes: Mistakes, toleran
         return print(f"… {name}: not yet. Put your number in place of ...")
     try:
         value = float(answer)
-    except (TypeError, ValueError):
+    except Exception:  # whatever the reader wrote, float() may raise anything
         return _say(name, False, f"a number is asked for, this is {type(answer).__name__}")
     if abs(value - exact) <= tolerance:
         return _say(name, True, "right")
@@ -39,6 +39,10 @@ def _function(name: str, answer: object, exact: Callable, inputs: Sequence[tuple
         return _say(name, False, f"it raised {type(error).__name__}: {error}")
     if any(value is None or value is ... for value in given):
         return print(f"… {name}: not yet. The function returns nothing so far")
+    try:
+        given = [torch.as_tensor(value).float() for value in given]
+    except Exception:
+        return _say(name, False, f"a tensor is asked for, the function returned {type(given[0]).__name__}")
     wanted = [exact(*args) for args in inputs]
     if _close(given, wanted):
         return _say(name, True, f"right, equal to the exact answer on {len(inputs)} inputs")

@@ -19,17 +19,21 @@ def points(name: str) -> GaussianMixture:
     Raises ValueError for another name.
     """
     check_choice("name", name, POINT_SETS)
-    u = (torch.arange(256) + 0.5) / 256  # [256], evenly along each curve
     if name == "moons":
-        angle = math.pi * u[::2]
+        angle = math.pi * _even(128)
         upper = torch.stack([angle.cos(), angle.sin()], dim=1)
         lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], dim=1)
         return _standardised(torch.cat([upper, lower]), 0.07)
     if name == "swiss_roll":
-        angle = 1.5 * math.pi * (1 + 2 * u)
+        angle = 1.5 * math.pi * (1 + 2 * _even(256))
         return _standardised(torch.stack([angle * angle.cos(), angle * angle.sin()], dim=1), 0.5)
     angle = math.pi / 4 * torch.arange(8)
     return _standardised(torch.stack([angle.cos(), angle.sin()], dim=1), 0.1)
+
+
+def _even(n: int) -> Tensor:
+    """The middles of n equal parts of [0, 1], `[n]`."""
+    return (torch.arange(n) + 0.5) / n
 
 
 def _standardised(means: Tensor, std: float) -> GaussianMixture:

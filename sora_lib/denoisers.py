@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .oracle import Denoiser
-from .schedules import PREDICTIONS, Schedule, convert
+from .schedules import PREDICTIONS, Schedule, check_schedule, convert
 from .validate import check_choice, check_count, check_tensor, check_times
 
 
@@ -18,7 +18,9 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int = 32) -> None:
         super().__init__()
-        frequencies = torch.logspace(-1, 6, check_count("dim", dim, 2) // 2, base=2)
+        if check_count("time_dim", dim, 2) % 2:
+            raise ValueError(f"time_dim must be even, a sine and a cosine for each frequency, got {dim}")
+        frequencies = torch.logspace(-1, 6, dim // 2, base=2)
         self.register_buffer("frequencies", 2 * math.pi * frequencies, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
@@ -69,6 +71,7 @@ def as_denoiser(model: nn.Module, schedule: Schedule, prediction: str = "eps") -
 
     Raises ValueError where the prediction says nothing of x0 (see `convert`), and for an unknown prediction.
     """
+    check_schedule(schedule)
     check_choice("prediction", prediction, PREDICTIONS)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def scrubber(
         raise ValueError(
             f"frames and labels must be equally many, and at least one, got {len(frames)} and {len(labels)}"
         )
-    if not 0 <= start < len(frames):
+    if check_count("start", start, 0) >= len(frames):
         raise ValueError(f"start must be a frame from 0 to {len(frames) - 1}, got {start}")
     coded = [base64.b64encode(frame).decode() for frame in frames]
     return HTML(
@@ -123,6 +123,7 @@ class TrainingBoard:
     def __init__(self, steps: int, baselines: dict[str, float], *, redraw_seconds: float = 1.0) -> None:
         self.steps, self.redraw_seconds = check_count("steps", steps), redraw_seconds
         self.losses: list[float] = []
+        self.step = 0
         self.stopped = False
         self.fig, self.ax = plt.subplots(figsize=(5.6, 2.8), dpi=80)
         plt.close(self.fig)
@@ -156,9 +157,10 @@ class TrainingBoard:
         began = drawn = time.monotonic()
         try:
             for step, loss, state in run:
+                self.step = step
                 self.losses.append(loss)
                 if time.monotonic() - drawn > self.redraw_seconds:
-                    self._draw(step, (time.monotonic() - began) / len(self.losses))
+                    self._draw((time.monotonic() - began) / len(self.losses))
                     drawn = time.monotonic()
                 yield step, loss, state
                 if self.stopped:
@@ -168,14 +170,15 @@ class TrainingBoard:
                 signal.signal(signal.SIGINT, previous)
             self.button.disabled = True
             if self.losses:
-                self._draw(len(self.losses), 0)
+                self._draw(0)
 
-    def _draw(self, step: int, seconds_a_step: float) -> None:
-        loss = self.losses
+    def _draw(self, seconds_a_step: float) -> None:
+        loss, step = self.losses, self.step
+        first = step - len(loss) + 1  # more than 1 where a run was resumed
         window = range(0, len(loss), max(1, len(loss) // 400))
-        self.raw.set_data(range(1, len(loss) + 1), loss)
+        self.raw.set_data(range(first, step + 1), loss)
         self.smooth.set_data(
-            [i + 1 for i in window], [sum(loss[max(0, i - 49) : i + 1]) / min(50, i + 1) for i in window]
+            [first + i for i in window], [sum(loss[max(0, i - 49) : i + 1]) / min(50, i + 1) for i in window]
         )
         self.ax.relim()
         self.ax.autoscale_view(scalex=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .schedules import Schedule, expand
+from .schedules import Schedule, check_schedule, expand
 from .validate import check_count, check_number, check_tensor, check_times
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, ...], t [B]) -> x0_hat [B, ...]
@@ -38,9 +38,12 @@ class GaussianMixture:
 
         In -|x_t - alpha m_k|^2 / (2 variance) the term |x_t|^2 is the same for every k, and the softmax drops it.
         """
+        x_t = check_tensor("x_t", x_t, [None, self.means.shape[1]])
+        t = check_times(t, len(x_t))
         alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]  # [B, 1]
+        means = self.means.to(x_t)
         variance = (alpha * self.std) ** 2 + sigma**2  # [B, 1]
-        match = alpha * (x_t @ self.means.T) - alpha**2 * self.means.square().sum(1) / 2  # [B, K]
+        match = alpha * (x_t @ means.T) - alpha**2 * means.square().sum(1) / 2  # [B, K]
         return torch.softmax(self.weights.log() + match / variance, dim=1)
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
@@ -49,13 +52,12 @@ class GaussianMixture:
         E[x0 | x_t, k] = m_k + gain (x_t - alpha m_k) with gain = alpha std^2 / (alpha^2 std^2 + sigma^2), averaged
         over k by `responsibilities`. At t = 0 this is x_t itself; where alpha = 0 it is the mean of the data.
         """
+        check_schedule(schedule)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            x_t = check_tensor("x_t", x_t, [None, self.means.shape[1]])
-            t = check_times(t, len(x_t))
+            mean = self.responsibilities(x_t, t, schedule).to(x_t) @ self.means.to(x_t)  # [B, D], of the likely ones
             alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]  # [B, 1]
             gain = alpha * self.std**2 / ((alpha * self.std) ** 2 + sigma**2)  # [B, 1]
-            mean = self.responsibilities(x_t, t, schedule) @ self.means  # [B, D], the likely components' mean
             return mean + gain * (x_t - alpha * mean)
 
         return denoise
@@ -69,13 +71,13 @@ class EmpiricalDenoiser:
 
     def __init__(self, data: Tensor, schedule: Schedule) -> None:
         self.data = check_tensor("data", data)
-        self.schedule = schedule
+        self.schedule = check_schedule(schedule)
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         x_t = check_tensor("x_t", x_t, [None, *self.data.shape[1:]])
         t = check_times(t, len(x_t))
         alpha, sigma = self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None]  # [B, 1]
-        data, x = self.data.flatten(1), x_t.flatten(1)  # [N, D], [B, D]
+        data, x = self.data.to(x_t).flatten(1), x_t.flatten(1)  # [N, D], [B, D]
         distance = (x[:, None] - alpha[..., None] * data).square().sum(-1)  # [B, N]
         x0_hat = torch.softmax(-distance / (2 * sigma**2).clamp(min=1e-12), dim=1) @ data
         return torch.where(expand(sigma == 0, x_t), x_t, x0_hat.reshape(x_t.shape))

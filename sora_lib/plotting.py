@@ -88,12 +88,11 @@ def render_frames(
     """PNG bytes of `count` frames: `draw(ax, i)` paints frame i on a fresh axes of `size` inches."""
     check_count("count", count)
     frames = []
-    fig = plt.figure(figsize=size, dpi=80)
+    fig = Figure(figsize=size, dpi=80)  # not by pyplot, which would keep it open
     for i in range(count):
         fig.clear()
         draw(fig.add_subplot(), i)
         frames.append(figure_png(fig, colors=32))
-    plt.close(fig)
     return frames
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .oracle import Denoiser
-from .schedules import Schedule
+from .schedules import Schedule, check_schedule
 from .validate import check_count, check_number, check_same_shape, check_tensor, check_times
 
 
@@ -21,7 +21,7 @@ def time_grid(steps: int | Tensor) -> Tensor:
     """The times a sampler visits, `[steps + 1]`, decreasing, in float64."""
     if not isinstance(steps, Tensor):
         return torch.linspace(1, 0, check_count("steps", steps) + 1, dtype=torch.float64)
-    times = check_times(check_tensor("steps", steps, [None])).double()
+    times = check_times(steps, name="steps").double()
     if len(times) < 2 or (times.diff() >= 0).any():
         raise ValueError(f"steps as a tensor must hold at least two decreasing times, got {steps.tolist()[:8]}")
     return times
@@ -44,7 +44,7 @@ def _walk(
 
 def _at(schedule: Schedule, time: float) -> list[float]:
     """alpha, sigma, alpha_dot and sigma_dot at one time, as float64 numbers."""
-    return [curve.item() for curve in schedule.curves(torch.tensor([time], dtype=torch.float64))]
+    return [curve.item() for curve in check_schedule(schedule).curves(torch.tensor([time], dtype=torch.float64))]
 
 
 def _guess(denoise: Denoiser, x: Tensor, time: float) -> Tensor:

@@ -62,6 +62,13 @@ class Schedule:
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
 
 
+def check_schedule(schedule: object) -> Schedule:
+    """Return `schedule` if it is one: an instance, such as Cosine(), not its class or its name."""
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule such as RectifiedFlow(), got {schedule!r}")
+    return schedule
+
+
 class _VariancePreserving(Schedule):
     """alpha^2 + sigma^2 = 1, so that sigma d(sigma)/dt = -alpha d(alpha)/dt."""
 
@@ -84,11 +91,12 @@ class LinearBeta(_VariancePreserving):
 
     def curves(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         table = self._log_alpha_bar
-        left = (t * self.steps).floor().long().clamp(max=self.steps - 1)
-        slope = (table[left + 1] - table[left]) * self.steps
-        log_alpha_bar = table[left] + slope * (t - left / self.steps)
+        position = t * self.steps
+        left = position.detach().floor().long().clamp(max=self.steps - 1)
+        slope = table[left + 1] - table[left]
+        log_alpha_bar = table[left] + slope * (position - left)
         alpha = torch.exp(log_alpha_bar / 2)
-        return self._complete(alpha, torch.sqrt(-torch.expm1(log_alpha_bar)), alpha * slope / 2)
+        return self._complete(alpha, torch.sqrt(-torch.expm1(log_alpha_bar)), alpha * slope * self.steps / 2)
 
 
 class Cosine(_VariancePreserving):
@@ -119,7 +127,7 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
 
     The kinds: "eps" (the noise), "x0" (the clean sample), "v" (the velocity dx_t/dt = alpha_dot x0 + sigma_dot eps) and
     "score" (the gradient of log p_t, -eps / sigma). All but t `[B]` have the shape of x_t, `[B, ...]`.
-    Raises ValueError at an end of time where the answer has no finite limit, and for bad arguments.
+    Raises ValueError at an end of time where the answer has no finite limit or v is infinite, and for bad arguments.
     """
     x_t = check_tensor("x_t", x_t)
     prediction = check_same_shape("prediction", prediction, "x_t", x_t)
@@ -128,7 +136,7 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
     check_choice("target", target, PREDICTIONS)
     if source == target:
         return prediction
-    curves = schedule.curves(t.detach().cpu().double())
+    curves = check_schedule(schedule).curves(t.detach().cpu().double())
     alpha, sigma, alpha_dot, sigma_dot = (expand(curve.to(t), x_t) for curve in curves)
 
     def finite(value: Tensor, reason: str) -> Tensor:
@@ -137,8 +145,11 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
         return value
 
     if source == "v":
-        d = finite(alpha * sigma_dot - sigma * alpha_dot, "sigma_dot is infinite at t = 0; use t > 0")
-        x0, eps = (sigma_dot * x_t - sigma * prediction) / d, (alpha * prediction - alpha_dot * x_t) / d
+        d = alpha * sigma_dot - sigma * alpha_dot
+        if target != "x0":
+            finite(d, "sigma_dot is infinite at t = 0; use t > 0")
+        x0 = torch.where(sigma == 0, x_t, (sigma_dot * x_t - sigma * prediction) / d)  # at 0 the limit
+        eps = (alpha * prediction - alpha_dot * x_t) / d
     elif source == "x0":
         x0, eps = prediction, (x_t - alpha * prediction) / sigma
     else:

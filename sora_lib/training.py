@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .schedules import Schedule, expand
-from .validate import check_choice, check_count, check_number, check_same_shape, check_tensor
+from .schedules import Schedule, check_schedule, expand
+from .validate import check_choice, check_count, check_number, check_tensor
 
 TARGETS = ("eps", "x0", "v")
 T_MIN = 1e-3  # training times start here: on LinearBeta and Cosine v is infinite at t = 0
@@ -32,12 +32,10 @@ def denoising_loss(
     model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str = "eps"
 ) -> Tensor:
     """Mean squared error of the prediction at x_t = alpha x0 + sigma eps; a scalar (arXiv 2006.11239, eq. 14)."""
-    output = model(schedule.add_noise(x0, t, eps), t)
-    return (
-        (check_same_shape("the model's output", output, "x0", x0) - training_target(x0, t, eps, schedule, prediction))
-        .square()
-        .mean()
-    )
+    output = model(check_schedule(schedule).add_noise(x0, t, eps), t)
+    if output.shape != x0.shape:
+        raise ValueError(f"the model's output must have the shape of x0, {list(x0.shape)}, got {list(output.shape)}")
+    return (output - training_target(x0, t, eps, schedule, prediction)).square().mean()
 
 
 class EMA:
@@ -77,7 +75,7 @@ class TrainState:
 def new_state(model: nn.Module, ema: float = 0.995, generator: torch.Generator | None = None) -> TrainState:
     """The state of a run before its first step; without a generator, one that starts from seed 0."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    return TrainState(model, EMA(model, ema), torch.optim.Adam(model.parameters()), generator)
+    return TrainState(model, EMA(model, ema), torch.optim.Adam(model.parameters(), fused=True), generator)
 
 
 def train(
@@ -104,6 +102,12 @@ def train(
     check_count("steps", steps)
     check_number("lr", lr, 0, 10)
     check_choice("prediction", prediction, TARGETS)
+    check_number("ema", ema, 0, 0.999999)
+    check_schedule(schedule)
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches must be an iterable of tensors, got {type(batches).__name__}")
+    if resume is not None and resume.model is not model:
+        raise ValueError("resume holds another model than the one given; pass its own, resume.model")
     return _steps(batches, schedule, steps, prediction, lr, resume or new_state(model, ema, generator))
 
 
@@ -136,7 +140,10 @@ def learning_rate(step: int, steps: int, warmup: int = 50) -> float:
 
 
 def save_checkpoint(path: str | Path, state: TrainState, **metadata: str | int | float) -> None:
-    """Write a run to one safetensors file, with `metadata` in its header; an older file is replaced only at the end."""
+    """Write a run to one safetensors file, with `metadata` in its header; an older file is replaced only at the end.
+
+    Raises FileNotFoundError for a missing folder, OSError where the file cannot be written.
+    """
     path = Path(path)
     tensors = {"generator": state.generator.get_state()}
     tensors |= {f"model.{k}": v for k, v in state.model.state_dict().items()}
@@ -151,6 +158,8 @@ def save_checkpoint(path: str | Path, state: TrainState, **metadata: str | int |
     try:
         safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, partial, header)
         os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"path: cannot write {path} ({error})") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -38,11 +38,11 @@ def check_same_shape(name: str, value: object, like_name: str, like: Tensor) -> 
     return value
 
 
-def check_times(t: object, batch: int | None = None) -> Tensor:
+def check_times(t: object, batch: int | None = None, name: str = "t") -> Tensor:
     """Return `t` if it is a float tensor `[B]` of diffusion times in [0, 1] (0 is data, 1 is noise)."""
-    t = check_tensor("t", t, [batch])
+    t = check_tensor(name, t, [batch])
     if t.min() < 0 or t.max() > 1:
-        raise ValueError(f"t must lie in [0, 1] (0 is data, 1 is noise), got {t.min():.4g} to {t.max():.4g}")
+        raise ValueError(f"{name} must lie in [0, 1] (0 is data, 1 is noise), got {t.min():.4g} to {t.max():.4g}")
     return t
 
 
