@@ -68,6 +68,12 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def video_numbers(answer: object) -> None:
+    """Chapter 00: how many numbers a video of shape [1, 3, 17, 32, 32] holds."""
+    mistakes = [(3 * 32 * 32, "that is one frame; there are 17"), (17 * 32 * 32, "that is one colour; there are 3")]
+    _number("video_numbers", answer, 3 * 17 * 32 * 32, mistakes)
+
+
 def fresh_error(answer: object) -> None:
     """Chapter 01: the best expected MSE on fresh targets drawn from randn, whatever the inputs."""
     mistakes = [
@@ -155,6 +161,12 @@ def gaussian_denoiser(answer: object) -> None:
             with_gain(lambda a, s, d: a * d / (a * d + s)),
             "the gain is a ratio of variances, not of standard deviations",
         ),
+        (with_gain(lambda a, s, d: a * d / (a**2 * d**2 + s**2)), "std must be squared in the gain's numerator"),
+        (lambda x, a, s, m, d: right(x, a, s, m, d) - m, "the guess starts from the mean: add it"),
+        (
+            with_gain(lambda a, s, d: a * d**2 / (a**2 * d**2 + s**2), lambda a, m: 0 * m),
+            "subtract alpha mean from x_t",
+        ),
         (lambda x, a, s, m, d: x / a, "x_t / alpha only undoes the shrinking; the noise is still in it"),
         (lambda x, a, s, m, d: m.expand_as(x), "that is the prior mean; x_t tells more"),
     ]
@@ -216,13 +228,15 @@ def time_features(answer: object) -> None:
 
 
 def zero_velocity_loss(answer: object) -> None:
-    """Chapter 05: the expected loss of a network that answers 0, where v = eps - x0 and the data has variance 1."""
+    """Chapter 05: the expected loss of a network that answers 0, where v = eps - x0 and the data has variance 4."""
     mistakes = [
-        (1.0, "that is for eps; v = eps - x0 adds the variances of two independent parts"),
+        (2.0, "that is for data of variance 1; here it is 4"),
+        (3.0, "variances of independent parts add, also in a difference"),
+        (4.0, "that is the data's part alone; the noise adds its own"),
+        (1.0, "that is the noise's part alone; the data adds its own"),
         (0.0, "the target is not 0, so the error is not"),
-        (1.41, "that is the standard deviation of v; the squared error is its square"),
     ]
-    _number("zero_velocity_loss", answer, 2.0, mistakes)
+    _number("zero_velocity_loss", answer, 5.0, mistakes)
 
 
 def velocity_target(answer: object) -> None:
@@ -230,7 +244,7 @@ def velocity_target(answer: object) -> None:
     mistakes = [
         (lambda x0, e: x0 - e, "that points from noise to data; in this course t grows towards noise"),
         (lambda x0, e: e, "that is the eps target"),
-        (lambda x0, e: e + x0, "alpha = 1 - t falls with t, so alpha_dot is -1"),
+        (lambda x0, e: e + x0, "1 - t falls as t grows, so x0 enters with a minus sign"),
     ]
     inputs = [(_random(4, 2, seed=s), _random(4, 2, seed=s + 9)) for s in (1, 2)]
     _function("velocity_target", answer, lambda x0, e: e - x0, inputs, mistakes)
@@ -241,6 +255,8 @@ def ema_update(answer: object) -> None:
     mistakes = [
         (lambda a, w, d: (1 - d) * a + d * w, "the two factors are exchanged: a decay near 1 keeps the average"),
         (lambda a, w, d: (a + w) / 2, "decay is not used"),
+        (lambda a, w, d: a, "the new weights are not used"),
+        (lambda a, w, d: w, "the old average is not used"),
         (lambda a, w, d: d * a + w, "the factors must sum to 1, or the average grows without bound"),
     ]
     inputs = [(_random(3, 4, seed=1), _random(3, 4, seed=2), d) for d in (0.9, 0.99)]

@@ -14,7 +14,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256) -> float:
     """Sliced 2-Wasserstein distance between two sets of n points `[n, D]`, in the units of the data.
 
     Project both sets on fixed directions; along each, sorting pairs the points in the cheapest way. The square root of
-    the mean squared gap over directions and points (arXiv 1304.5784; the directions are drawn once, from seed 0).
+    the mean squared gap over directions and points (Bonneel and others, 2015; directions drawn once, from seed 0).
     Raises ValueError where the shapes differ.
     """
     a = check_tensor("a", a, [None, None])

@@ -65,7 +65,7 @@ def ancestral(
     generator: torch.Generator | None = None,
     trajectory: bool = False,
 ) -> Tensor:
-    """Draw each x_s from the Gaussian posterior q(x_s | x_t, x0_hat).
+    """Draw each x_s from the Gaussian posterior q(x_s | x_t, x0_hat): p(x_s | x_t), as the steps get small.
 
     With a = alpha_t / alpha_s and V = sigma_t^2 - a^2 sigma_s^2, its mean is
     (a sigma_s^2 x_t + alpha_s V x0_hat) / sigma_t^2 and its variance sigma_s^2 V / sigma_t^2
@@ -97,7 +97,8 @@ def ddim(
 ) -> Tensor:
     """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - tau^2) eps_hat + tau z (DDIM, arXiv 2010.02502, eq. 12 and 16).
 
-    tau is eta times the posterior's standard deviation: eta = 0 adds no noise, eta = 1 is `ancestral`.
+    tau is eta times the posterior's standard deviation: eta = 0 adds no noise, eta = 1 is `ancestral`. On schedules
+    that do not preserve the variance this tau is our extension of eq. 16.
     """
     check_number("eta", eta, 0, 1)
 

@@ -116,7 +116,7 @@ class Cosine(_VariancePreserving):
 
 
 class RectifiedFlow(Schedule):
-    """The straight line from data to noise: alpha = 1 - t, sigma = t (arXiv 2209.03003)."""
+    """The straight line from data to noise: alpha = 1 - t, sigma = t (arXiv 2209.03003, whose time runs back)."""
 
     def curves(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)
@@ -126,7 +126,7 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
     """Rewrite one kind of prediction as another, for the same x_t.
 
     The kinds: "eps" (the noise), "x0" (the clean sample), "v" (the velocity dx_t/dt = alpha_dot x0 + sigma_dot eps) and
-    "score" (the gradient of log p_t, -eps / sigma). All but t `[B]` have the shape of x_t, `[B, ...]`.
+    "score" (the gradient of log p_t: -eps / sigma, for the expected eps). All but t `[B]` have the shape of x_t, `[B, ...]`.
     Raises ValueError at an end of time where the answer has no finite limit or v is infinite, and for bad arguments.
     """
     x_t = check_tensor("x_t", x_t)

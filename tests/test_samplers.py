@@ -32,6 +32,15 @@ each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: typ
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These tensors are small: a second thread gains nothing, and on busy cores it makes a run ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
@@ -205,12 +214,12 @@ def test_start_below_1_and_uneven_times(sampler):
     """As in SDEdit: from t = 0.6 on, over uneven times, the law of one Gaussian comes out."""
     law = GaussianMixture(torch.tensor([[1.0, -2.0]], dtype=torch.float64), 0.5)
     denoise, grid = law.denoiser(RectifiedFlow()), 0.6 * torch.linspace(1, 0, 201, dtype=torch.float64) ** 1.5
-    x0 = law.sample(20_000, generator=rng(0)).double()
-    start = RectifiedFlow().add_noise(x0, torch.full([20_000], 0.6).double(), randn(20_000, 2, dtype=torch.float64))
+    x0 = law.sample(8_000, generator=rng(0)).double()
+    start = RectifiedFlow().add_noise(x0, torch.full([8_000], 0.6).double(), randn(8_000, 2, dtype=torch.float64))
     x = sampler(denoise, RectifiedFlow(), start, grid, generator=rng(1))
-    # standard errors 0.0035 and 0.0025, five of each; the first-order bias of 200 steps is below 0.5 % of the std
-    assert_close(x.mean(0), law.means[0], rtol=0, atol=0.02)
-    assert_close(x.std(0), torch.full([2], 0.5).double(), rtol=0, atol=0.015)
+    # standard errors 0.0056 and 0.004, five of each; the first-order bias of 200 steps is below 0.5 % of the std
+    assert_close(x.mean(0), law.means[0], rtol=0, atol=0.03)
+    assert_close(x.std(0), torch.full([2], 0.5).double(), rtol=0, atol=0.022)
 
 
 # --- Contracts that all four share
@@ -320,10 +329,10 @@ def test_no_gradients_and_a_float32_sample_stays_float32(sampler):
 # --- With the exact denoiser, the law of the data (issue 2, "Done when" 4)
 
 N = 4000
-# A subset that keeps all four samplers, all three schedules and all three sets, since the sets of 256 beads take long.
+# All four samplers, all three schedules and all three sets, each at least once: the sets of 256 beads take long.
 PAIRS = [
-    ("gaussians", ancestral, "Cosine"), ("gaussians", ddim, "LinearBeta"), ("gaussians", euler, "Cosine"),
-    ("gaussians", heun, "RectifiedFlow"), ("moons", ancestral, "LinearBeta"), ("swiss_roll", ddim, "Cosine"),
+    ("moons", ancestral, "LinearBeta"), ("swiss_roll", ddim, "Cosine"),
+    ("gaussians", euler, "LinearBeta"), ("gaussians", heun, "RectifiedFlow"),
 ]  # fmt: skip
 
 
