@@ -216,6 +216,10 @@ def time_features(answer: object) -> None:
         ),
         (lambda t, f: exact(t, f).roll(len(f), 1), "sines come first, then cosines"),
         (
+            lambda t, f: exact(t, f).reshape(len(t), 2, len(f)).transpose(1, 2).flatten(1),
+            "sine and cosine alternate, as in the Transformer paper; here all sines come first",
+        ),
+        (
             lambda t, f: (2 * math.pi * t[:, None] * f).sin(),
             "sines alone cannot tell some times apart; add the cosines",
         ),
@@ -231,6 +235,7 @@ def zero_velocity_loss(answer: object) -> None:
     """Chapter 05: the expected loss of a network that answers 0, where v = eps - x0 and the data has variance 4."""
     mistakes = [
         (2.0, "that is for data of variance 1; here it is 4"),
+        (10.0, "that is the sum over both coordinates; the loss is their mean"),
         (3.0, "variances of independent parts add, also in a difference"),
         (4.0, "that is the data's part alone; the noise adds its own"),
         (1.0, "that is the noise's part alone; the data adds its own"),

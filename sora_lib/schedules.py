@@ -126,7 +126,7 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
     """Rewrite one kind of prediction as another, for the same x_t.
 
     The kinds: "eps" (the noise), "x0" (the clean sample), "v" (the velocity dx_t/dt = alpha_dot x0 + sigma_dot eps) and
-    "score" (the gradient of log p_t: -eps / sigma, for the expected eps). All but t `[B]` have the shape of x_t, `[B, ...]`.
+    "score" (the gradient of log p_t: -eps / sigma, for the expected eps). t is `[B]`, all others `[B, ...]` like x_t.
     Raises ValueError at an end of time where the answer has no finite limit or v is infinite, and for bad arguments.
     """
     x_t = check_tensor("x_t", x_t)

@@ -95,7 +95,7 @@ def train(
     batches: clean samples `[B, ...]`, one tensor a step. The learning rate rises over 50 steps, then falls to 0 as a
     cosine; t is uniform. The model is trained in place, so that stopping at any step keeps a usable network, and
     `state.ema.model` is the one to sample from. To go on where a checkpoint stopped, pass its state as `resume`, with
-    the same `steps`; draw the batches from `state.generator` and the run continues bit for bit.
+    the same settings; draw the batches from `state.generator` and the run continues bit for bit.
     Raises ValueError or TypeError for bad arguments or batches, FloatingPointError before a step that would spoil the
     weights (loss not finite), and RuntimeError when the batches run out.
     """
@@ -108,6 +108,8 @@ def train(
         raise TypeError(f"batches must be an iterable of tensors, got {type(batches).__name__}")
     if resume is not None and resume.model is not model:
         raise ValueError("resume holds another model than the one given; pass its own, resume.model")
+    if resume is not None and generator is not None and generator is not resume.generator:
+        raise ValueError("resume goes on with its own random state; leave out generator, or pass resume.generator")
     return _steps(batches, schedule, steps, prediction, lr, resume or new_state(model, ema, generator))
 
 
@@ -157,6 +159,8 @@ def save_checkpoint(path: str | Path, state: TrainState, **metadata: str | int |
     partial = path.with_name(path.name + ".partial")
     try:
         safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, partial, header)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())  # on disk before it takes the old file's name
         os.replace(partial, path)
     except SafetensorError as error:
         raise OSError(f"path: cannot write {path} ({error})") from error
@@ -188,15 +192,35 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> tuple[TrainState, dic
     if have != want:
         names = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
         raise ValueError(f"path: {path} holds another model than the one given; they differ in {', '.join(names[:4])}")
-    counts = json.loads(header["counts"])
-    state = new_state(model, counts["ema_decay"], torch.Generator())
+    try:
+        counts, metadata = json.loads(header["counts"]), json.loads(header["metadata"])
+        state = new_state(model, counts["ema_decay"], torch.Generator())
+        state.ema.updates, state.step = counts["ema_updates"], counts["step"]
+        memory: dict[int, dict[str, Tensor]] = {}
+        for key, value in part("adam.").items():
+            index, name = key.split(".")
+            memory.setdefault(int(index), {})[name] = value
+        _check_complete(tensors, model, memory, state.step)
+        state.generator.set_state(tensors["generator"])
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"path: {path} is damaged ({error})") from error
     model.load_state_dict(part("model."))
     state.ema.model.load_state_dict(part("ema."))
-    state.ema.updates, state.step = counts["ema_updates"], counts["step"]
-    state.generator.set_state(tensors["generator"])
-    memory: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("adam.").items():
-        index, name = key.split(".")
-        memory.setdefault(int(index), {})[name] = value
     state.optimizer.load_state_dict({"state": memory, "param_groups": state.optimizer.state_dict()["param_groups"]})
-    return state, json.loads(header["metadata"])
+    return state, metadata
+
+
+def _check_complete(tensors: dict[str, Tensor], model: nn.Module, memory: dict, step: int) -> None:
+    """Raise ValueError unless all tensors of a run are there, finite, and of the model's shapes and dtypes."""
+    expected = {"generator": torch.Generator().get_state()}
+    for prefix in ("model.", "ema."):
+        expected |= {prefix + name: value for name, value in model.state_dict().items()}
+    weights = list(model.parameters())
+    for i in memory:
+        expected |= {f"adam.{i}.step": torch.zeros(()), f"adam.{i}.exp_avg": weights[i]}
+        expected[f"adam.{i}.exp_avg_sq"] = weights[i]
+    kinds = [{name: (list(v.shape), v.dtype) for name, v in d.items()} for d in (tensors, expected)]
+    wrong = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
+    wrong += [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong or (step and not memory):
+        raise ValueError(f"missing, of a wrong shape or dtype, or not finite: {', '.join(wrong[:4]) or 'adam'}")

@@ -470,3 +470,43 @@ def test_resume_belongs_to_its_model():
     state = new_state(network())
     with pytest.raises(ValueError, match="resume holds another model"):
         train(network(), batches(rng()), FLOW, steps=2, resume=state)
+
+
+def _without(tensors, prefix):
+    return {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda t: _without(t, "ema."),
+        lambda t: _without(t, "adam."),
+        lambda t: _without(t, "generator"),
+        lambda t: t | {"adam.x": torch.zeros(1)},
+        lambda t: t | {"adam.0.exp_avg": torch.zeros(3)},
+        lambda t: t | {"generator": torch.zeros(7, dtype=torch.uint8)},
+        lambda t: t | {"model.out.bias": torch.full([2], torch.nan)},
+        lambda t: t | {"model.out.bias": t["model.out.bias"].half()},
+    ],
+    ids=["no ema", "no adam", "no generator", "odd key", "adam shape", "generator size", "NaN", "half"],
+)
+def test_a_checkpoint_with_a_damaged_part_changes_nothing(tmp_path, spoil):
+    path = tmp_path / "run.safetensors"
+    model = network()
+    *_, (_, _, state) = train(model, batches(rng()), FLOW, steps=2)
+    save_checkpoint(path, state)
+    with safetensors.safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(spoil(tensors), path, header)
+    other = network(9)
+    before = [p.clone() for p in other.parameters()]
+    with pytest.raises(ValueError, match="is damaged"):
+        load_checkpoint(path, other)
+    assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+
+
+def test_resume_keeps_its_random_state():
+    model = network()
+    *_, (_, _, state) = train(model, batches(rng()), FLOW, steps=2)
+    with pytest.raises(ValueError, match="its own random state"):
+        train(model, batches(rng()), FLOW, steps=4, resume=state, generator=rng())
