@@ -1,4 +1,4 @@
-"""Controls that need a kernel, driven in JupyterLab: the board's Stop button, the kernel's interrupt, a live slider."""
+"""Controls that need a kernel, driven in JupyterLab: the training board and the kernel's interrupt, a live slider."""
 
 import nbformat
 import pytest
@@ -59,13 +59,6 @@ def run(browser, lab):
 def wait_until_training(page):
     expect(page.locator(".sora-board img")).to_be_visible(timeout=60_000)
     expect(page.locator(".sora-board")).to_contain_text("s left", timeout=60_000)
-
-
-def test_the_stop_button_ends_training_and_keeps_the_model(run):
-    page = run("stop.ipynb", TRAINING, AFTER)
-    wait_until_training(page)
-    page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.get_by_text("ended early: True usable: True")).to_be_visible(timeout=90_000)
 
 
 def test_the_kernels_interrupt_ends_training_and_keeps_the_model(run):
