@@ -32,13 +32,7 @@ each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: typ
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These tensors are small: a second thread gains nothing, and on busy cores it makes a run ten times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rng(seed=0):

@@ -27,13 +27,7 @@ LEVELS = torch.linspace(0.02, 0.98, 10)
 SETTINGS = {"moons": (800, 512, 1.5), "swiss_roll": (1300, 512, 1.7)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small matrices: a second thread gains little, and on busy cores it makes a run ten times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(law, seed, steps, batch):
