@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything the repository does, in one command: `python3 dev.py lab | test | execute | budget`.
+"""Everything the repository does, in one command: `python3 dev.py lab | test | execute | budget | bench | export`.
 
 Standard library only. The first start makes `.venv` beside this file and installs `requirements.txt` into it; then this
 file starts itself once more with the environment's Python, where the rest happens. It must still parse on Python 3.6,
@@ -541,6 +541,40 @@ def execute(args):
     return 1 if failed else 0
 
 
+def exporter():
+    """nbconvert's HTML exporter, for pages that ask nothing of the network: pictures inside, formulas as MathML."""
+    from jinja2 import pass_context
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body):
+            return convert(body)
+
+        def block_math(self, body):
+            return convert(body, display="block")
+
+    class Exporter(HTMLExporter):
+        @pass_context
+        def markdown2html(self, context, source):
+            path = context["resources"]["metadata"]["path"]
+            html = MarkdownWithMath(renderer=Renderer(escape=False, embed_images=True, path=path)).render(source)
+            return re.sub(r'(href="[^":]+)\.ipynb"', r'\1.html"', html)
+
+    return Exporter(mathjax_url="", require_js_url="", embed_images=True)
+
+
+def export(args):
+    args.to.mkdir(parents=True, exist_ok=True)
+    for path in find_notebooks(args.notebooks):
+        html, _ = exporter().from_filename(str(path))
+        target = args.to / f"{path.stem}.html"
+        target.write_text(html, encoding="utf-8")
+        print(f"{target}: {len(html.encode()) / 1e6:.2f} MB", flush=True)
+    return 0
+
+
 def probe():
     """Measure how fast this computer is right now: machines are shared."""
     import torch
@@ -592,6 +626,15 @@ def budget(args):
     return 0 if set(verdicts) <= {"ok"} else 1
 
 
+def bench(args):
+    scripts = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py"))}
+    for name in args.names or scripts:
+        if name not in scripts:
+            raise Problem(f"There is no benchmark {name!r}; there are: {', '.join(scripts)}")
+        subprocess.run([sys.executable, str(scripts[name])], check=True)
+    return 0
+
+
 # --- The command line
 
 
@@ -602,7 +645,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser():
     top = Parser(prog="dev.py", description="Sora, step by step: read, test and maintain the course.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="lab | test | execute | budget")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="lab | test | execute | budget | bench | export"
+    )
 
     def command(function, description):
         sub = commands.add_parser(function.__name__, help=description, description=description)
@@ -620,6 +665,11 @@ def parser():
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
     sub = command(budget, "Run notebooks, keep nothing, and print their seconds and memory as a Markdown table.")
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
+    sub = command(bench, "Measure, and print the figures beside their budgets.")
+    sub.add_argument("names", nargs="*", help="for instance: controls (default: all of benchmarks/)")
+    sub = command(export, "Write notebooks as HTML pages that need no network: for a website, a USB stick, a handout.")
+    sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
+    sub.add_argument("--to", type=Path, default=ROOT / "html", help="the folder to write to (default: html)")
     return top
 
 
@@ -645,7 +695,7 @@ def main(arguments):
         choose_port(getattr(args, "port", None))
         find_notebooks(getattr(args, "notebooks", []))
         sort_paths(getattr(args, "paths", []))
-        python = str(environment(dev=args.run is test))
+        python = str(environment(dev=args.run in (test, bench, export)))
         if inside():
             end_cleanly()
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy computer, waiting threads must not spin

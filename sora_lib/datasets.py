@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .oracle import GaussianMixture
-from .validate import check_choice
+from .validate import check_choice, check_tensor
 
 POINT_SETS = ("moons", "swiss_roll", "gaussians")
 
@@ -29,6 +29,20 @@ def points(name: str) -> GaussianMixture:
         return _standardised(torch.stack([angle * angle.cos(), angle * angle.sin()], dim=1), 0.5)
     angle = math.pi / 4 * torch.arange(8)
     return _standardised(torch.stack([angle.cos(), angle.sin()], dim=1), 0.1)
+
+
+def drawing(xy: Tensor) -> GaussianMixture:
+    """A hand-drawn shape as a distribution: a Gaussian bead on each of the points `[N, 2]`, 7 % of the spread wide.
+
+    Like `points`, it is shifted and scaled to mean 0 and variance 1. Raises ValueError for fewer than 20 places.
+    """
+    xy = check_tensor("xy", xy, [None, 2])
+    places = len(xy.unique(dim=0))
+    if places < 20:
+        raise ValueError(
+            f"a drawing needs points at 20 places or more, got {places}; draw a longer line, or pick a shape"
+        )
+    return _standardised(xy, 0.07 * xy.std(dim=0, correction=0).square().mean().sqrt().item())
 
 
 def _even(n: int) -> Tensor:

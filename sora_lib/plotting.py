@@ -4,9 +4,11 @@ import io
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from IPython.display import Image
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 from torch import Tensor
@@ -69,16 +71,17 @@ def plot_field(
 
 def figure_png(fig: Figure, colors: int | None = None) -> bytes:
     """The figure as PNG bytes; with `colors`, reduced to that many colours, about a third of the size."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png")
+    canvas = fig.canvas if isinstance(fig.canvas, FigureCanvasAgg) else FigureCanvasAgg(fig)
+    canvas.draw()  # once, where savefig draws twice
+    picture = Picture.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     if colors is None:
-        return buffer.getvalue()
-    return _png(Picture.open(buffer).convert("RGB").quantize(check_count("colors", colors, 2)))
+        return _png(picture, compress_level=1)
+    return _png(picture.quantize(check_count("colors", colors, 2)), optimize=True)
 
 
 def _png(picture: Picture.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True, **options)
+    picture.save(buffer, format="PNG", **options)
     return buffer.getvalue()
 
 
@@ -101,5 +104,5 @@ def animation(frames: Sequence[bytes], alt: str, *, milliseconds: int = 120) -> 
     if not frames:
         raise ValueError("frames is empty; pass at least one PNG")
     first, *rest = (Picture.open(io.BytesIO(frame)).convert("RGB").quantize(32) for frame in frames)
-    data = _png(first, save_all=True, append_images=rest, loop=0, duration=check_count("milliseconds", milliseconds))
-    return Image(data=data, format="png", alt=alt)
+    moving = {"save_all": True, "append_images": rest, "loop": 0, "duration": check_count("milliseconds", milliseconds)}
+    return Image(data=_png(first, optimize=True, **moving), format="png", alt=alt)

@@ -1,4 +1,4 @@
-"""Point sets against scikit-learn's own curves; the digits are scikit-learn's."""
+"""Point sets against scikit-learn's own curves; drawings keep their shape; the digits are scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits, make_moons, make_swiss_roll
 from torch.testing import assert_close
 
 from sora_lib import digits, points
-from sora_lib.datasets import POINT_SETS
+from sora_lib.datasets import POINT_SETS, drawing
 
 each_set = pytest.mark.parametrize("name", POINT_SETS)
 
@@ -74,6 +74,52 @@ def test_beads_are_closer_together_than_wide(name):
         gaps = torch.cat([gaps[:127], gaps[128:]])  # not from arc to arc
     assert gaps.max() < 2 * law.std
     assert gaps.max() < 1.1 * law.std  # measured: 0.35 and 1.04
+
+
+def hand_drawn(count=60):
+    """An arc three times as wide as high, unevenly drawn, somewhere on a canvas of 480 by 320."""
+    at = torch.linspace(0, 1, count) ** 1.5
+    return torch.stack([90 + 300 * at, 120 + 400 * at * (1 - at)], dim=1)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 50.0])
+def test_a_drawing_has_mean_0_and_variance_1_at_any_size(size):
+    law = drawing(size * hand_drawn())
+    assert_close(law.means.mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+    variance = law.means.square().mean(0) + law.std**2
+    assert variance.mean().item() == pytest.approx(1, abs=1e-5)
+    x = law.sample(100_000, generator=torch.Generator().manual_seed(0))
+    assert_close(x.mean(0), torch.zeros(2), rtol=0, atol=0.02)  # standard error 0.004
+    assert x.var(0).mean().item() == pytest.approx(1, abs=0.02)  # below 0.004
+
+
+def test_the_beads_of_a_drawing_are_7_percent_of_its_spread_wide():
+    """Spread: the root of the variance averaged over x and y. Before scaling, so 0.07 of what is left for the means."""
+    xy = hand_drawn().double()
+    law = drawing(xy)
+    scale = (law.means[-1] - law.means[0]).norm() / (xy[-1] - xy[0]).norm()
+    spread = ((xy - xy.mean(0)) ** 2).mean().sqrt()
+    assert law.std / scale.item() == pytest.approx(0.07 * spread.item(), rel=1e-9)
+    assert law.std == pytest.approx(0.07 / np.sqrt(1 + 0.07**2), rel=1e-9)
+
+
+def test_a_drawing_is_only_shifted_and_scaled_by_one_number():
+    xy = hand_drawn()
+    means = drawing(xy).means
+    assert_close(means - means[0], (xy - xy[0]) * (means[-1] - means[0])[0] / (xy[-1] - xy[0])[0], rtol=0, atol=1e-5)
+    width, height = (means.amax(0) - means.amin(0)).tolist()
+    assert width / height == pytest.approx(3, rel=2e-3)
+    assert means[-1, 0] > means[0, 0]  # not mirrored
+
+
+@pytest.mark.parametrize(
+    ("xy", "places"),
+    [(hand_drawn(19), 19), (torch.ones(100, 2), 1), (hand_drawn(10).repeat(30, 1), 10), (hand_drawn(1), 1)],
+)
+def test_a_drawing_needs_20_places(xy, places):
+    with pytest.raises(ValueError, match=f"at 20 places or more, got {places};"):
+        drawing(xy)
+    assert drawing(hand_drawn(20)).means.shape == (20, 2)
 
 
 def test_digits_are_scikit_learns():

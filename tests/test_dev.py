@@ -121,7 +121,7 @@ def test_port_in_use():
     [
         (["lab", "--colour"], "--colour"),
         (["paint"], "paint"),
-        ([], "lab | test | execute | budget"),
+        ([], "lab | test | execute | budget | bench | export"),
         (["lab", "--port", "70000"], "70000"),
         (["lab", "--port", "many"], "many"),
         (["test", "tests/no_such_file.py"], "no_such_file.py"),
@@ -133,7 +133,7 @@ def test_wrong_arguments(arguments, words):
     assert words in one_line(error)
 
 
-@pytest.mark.parametrize("command", [[], ["lab"], ["test"], ["execute"], ["budget"]])
+@pytest.mark.parametrize("command", [[], ["lab"], ["test"], ["execute"], ["budget"], ["bench"], ["export"]])
 def test_help(command):
     code, out, _ = run_dev(*command, "--help")
     assert code == 0

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sora_lib as s
-from sora_lib import explore, plotting, samplers, training, validate
+from sora_lib import datasets, explore, plotting, samplers, sketch, training, validate
 from sora_lib.denoisers import TimeEmbedding
 
 FLOW, LINEAR, COSINE = s.RectifiedFlow(), s.LinearBeta(), s.Cosine()
@@ -191,6 +191,8 @@ TABLE = [
     ("sliced_wasserstein", "directions", lambda a: s.sliced_wasserstein(X, X, directions=a), COUNTS),
     ("real_floor", "pairs", lambda a: s.real_floor(lambda: X, pairs=a), COUNTS),
     ("points", "name", s.points, names("spiral")),
+    ("drawing", "xy", datasets.drawing, POINTS),
+    ("shape", "name", sketch.shape, names("circle")),
     # plotting, explore (the scrubber's and the board's own tests hold the rest)
     ("plot_points", "x", lambda a: plotting.plot_points(plt.gca(), a), POINTS),
     ("plot_points", "kind", lambda a: plotting.plot_points(plt.gca(), X, a), names("blue")),

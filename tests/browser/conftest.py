@@ -4,6 +4,7 @@ import shutil
 
 import nbconvert
 import pytest
+from jupyter import Notebook
 from playwright.sync_api import sync_playwright
 
 import dev
@@ -32,15 +33,40 @@ def lab(tmp_path_factory):
             yield server, folder
 
 
-@pytest.fixture
-def exported(browser, tmp_path):
+@pytest.fixture(scope="session")
+def usual_errors(browser, lab):
+    """What JupyterLab's console says of an empty notebook."""
+    notebook = Notebook(browser, lab, "empty.ipynb", [""])
+    notebook.run_all()
+    notebook.page.wait_for_timeout(2000)
+    notebook.close()
+    return set(notebook.errors)
+
+
+@pytest.fixture(scope="module")
+def open_notebook(browser, lab, usual_errors):
+    """Open notebooks in JupyterLab; in the end their consoles must hold no error that an empty notebook has not."""
+    opened = []
+
+    def start(name, sources=None):
+        opened.append(Notebook(browser, lab, name, sources))
+        return opened[-1]
+
+    yield start
+    for notebook in opened:
+        notebook.close()
+    assert not {error for notebook in opened for error in notebook.errors} - usual_errors
+
+
+@pytest.fixture(scope="module")
+def exported(browser, tmp_path_factory):
     """Export a notebook to HTML and open it from disk, with the network blocked."""
-    context = browser.new_context(offline=True)
+    context, folder = browser.new_context(offline=True), tmp_path_factory.mktemp("pages")
     context.route("http*://**", lambda route: route.abort())
 
     def open_page(path):
         html, _ = nbconvert.HTMLExporter().from_filename(str(path))
-        file = tmp_path / f"{path.stem}.html"
+        file = folder / f"{path.stem}.html"
         file.write_text(html, encoding="utf-8")
         page = context.new_page()
         page.goto(file.as_uri())

@@ -1,19 +1,20 @@
-"""What a reader does: Run All in JupyterLab, and moving a control in an exported page."""
+"""The chapters in JupyterLab: Run All, and their live sliders by keyboard."""
 
+import re
 import time
 
 import nbformat
+import numpy as np
 import pytest
+from pictures import halves, picture, plot_area, share, shown, spread
 from playwright.sync_api import expect
 
 import dev
 
-STATUS = "#jp-bottom-panel, .jp-StatusBar-Widget, #jp-main-statusbar"
 
-
-def shows_scrubber(path):
-    outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
-    return any("sora-scrubber" in output.get("data", {}).get("text/html", "") for output in outputs)
+def uses_controls(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return any(re.search(r"\b(live|TrainingBoard|Sketch)\(", cell.source) for cell in cells if cell.cell_type == "code")
 
 
 def strip(path):
@@ -37,33 +38,91 @@ def wait_for_results(page, path, seconds):
             return cells
 
 
-def test_run_all_in_jupyterlab(browser, lab):
-    server, folder = lab
-    path = folder / "notebooks" / "02_forward_diffusion.ipynb"
+# --- What the pictures at a slider's two ends must show, by the picture's description and the slider's
+
+
+def points_spread(low, high):
+    return spread(high) > 3 * spread(low)
+
+
+def points_draw_together(low, high):
+    return spread(high) < 0.98 * spread(low)
+
+
+def other_points_as_far_apart(low, high):
+    both = shown(low) & shown(high)
+    return both.sum() < shown(low).sum() / 2 and 0.95 < spread(high) / spread(low) < 1.05
+
+
+def signal_falls(low, high):
+    """On the left the black curve ends lower; on the right more points are further out than the moons reach."""
+
+    def end(picture):
+        area = plot_area(halves(picture)[0])
+        return 1 - np.flatnonzero((area[:, -10:] < 100).all(axis=2).any(axis=1)).mean() / len(area)
+
+    def far(picture):
+        return share(halves(picture)[1], lambda x, y: abs(y) > 0.45)
+
+    return end(low) > 0.7 and end(high) < 0.1 and far(high) > 1.5 * far(low)
+
+
+SHOWS = {
+    ("300 samples of the exact denoiser", "steps"): points_spread,
+    ("Signal left over time, and the cloud at t = 1", "last beta"): signal_falls,
+    ("Signal left over time, and the cloud at t = 1", "steps"): signal_falls,
+    ("500 samples of DDIM", "steps"): points_spread,
+    ("500 samples of DDIM", "eta"): points_draw_together,
+    ("500 samples of DDIM", "seed"): other_points_as_far_apart,
+}
+
+CHAPTERS = [path for path in dev.find_notebooks([]) if uses_controls(path)]
+
+
+def test_there_are_chapters_with_controls():
+    assert len(CHAPTERS) > 2
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_runs_and_its_sliders_move(open_notebook, lab, path):
+    path = lab[1] / "notebooks" / path.name
     strip(path)
-    page = browser.new_page()
-    page.goto(f"{server.address}/lab/tree/notebooks/{path.name}?token={server.token}&reset")
-    expect(page.locator(STATUS).first).to_contain_text("| Idle", timeout=60_000)  # before that, Run All does nothing
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    notebook = open_notebook(path.name)
+    page = notebook.page
+    notebook.run_all()
     cells = wait_for_results(page, path, seconds=300)
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
     assert all(cell.execution_count for cell in cells)
     expect(page.locator("[data-mime-type='application/vnd.jupyter.error']")).to_have_count(0)
-    page.close()
+    for box in page.locator(".sora-live").all():
+        for slider in box.locator(".widget-slider").all():
+            check_slider(notebook, box, slider)
+    notebook.close()
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in dev.find_notebooks([]) if shows_scrubber(path)] or [None], ids=lambda p: p and p.stem
-)
-def test_a_scrubber_moves_in_an_exported_page(exported, path):
-    assert path, "no notebook shows a scrubber"
-    scrubber = exported(path).locator(".sora-scrubber").first
-    image, reading = scrubber.locator("img"), scrubber.locator("output")
-    old_picture, old_reading = image.get_attribute("src"), reading.inner_text()
-    slider = scrubber.locator("input[type=range]")
-    slider.focus()
-    at_the_end = slider.input_value() == slider.get_attribute("max")
-    scrubber.page.keyboard.press("ArrowLeft" if at_the_end else "ArrowRight")
-    expect(image).not_to_have_attribute("src", old_picture)
-    expect(reading).not_to_have_text(old_reading)
+def check_slider(notebook, box, slider):
+    """Move the slider to its two ends and back."""
+    image, handle, value = box.locator("img"), slider.locator(".noUi-handle"), slider.locator(".widget-readout")
+    name, before = (image.get_attribute("alt"), slider.locator("label").text_content()), value.text_content()
+
+    def press(key):
+        handle.focus()
+        notebook.page.keyboard.press(key)
+        notebook.page.wait_for_timeout(300)
+        notebook.wait_until_idle()
+        return picture(image)
+
+    low, high = press("Home"), press("End")
+    assert name in SHOWS, f"add to SHOWS what the pictures at the two ends of {name} must show"
+    assert SHOWS[name](low, high), name
+    assert not SHOWS[name](low, low), f"the measure of {name} passes for a picture that does not change"
+    titles = [shot[: len(shot) // 10] for shot in (low, high)]
+    assert (titles[0] != titles[1]).any(), f"{name}: the title stays; does a later cell give a name of `update` anew?"
+    press("Home")
+    for _ in range(100):
+        if value.text_content() == before:
+            return
+        old = value.text_content()
+        handle.press("ArrowRight")
+        expect(value).not_to_have_text(old)
+    raise AssertionError(f"{name} did not come back to {before}")

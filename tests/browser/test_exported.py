@@ -1,0 +1,119 @@
+"""Every scrubber of every notebook in its exported page, without a network."""
+
+import nbformat
+import numpy as np
+import pytest
+from pictures import central, halves, picture, plot_area, share, shown, spread
+from playwright.sync_api import expect
+
+import dev
+
+
+def scrubbers(path):
+    """How many scrubbers the notebook's stored results hold."""
+    outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    return sum("sora-scrubber" in output.get("data", {}).get("text/html", "") for output in outputs)
+
+
+# --- What the first and the last picture of a scrubber must show, by the scrubber's name
+
+
+def far(picture):
+    """The part of the points that lie further up or down than two moons reach."""
+    return share(picture, lambda x, y: abs(y) > 0.45)
+
+
+def moons_appear(first, last):
+    return far(first) > 0.1 and far(last) < 0.01
+
+
+def moons_dissolve(first, last):
+    return moons_appear(last, first)
+
+
+def hole_appears(first, last):
+    return share(first, central) > 0.1 and share(last, central) < 0.01
+
+
+def two_holes_appear(first, last):
+    return all(hole_appears(*pair) for pair in zip(halves(first), halves(last), strict=True))
+
+
+def lines(picture):
+    """The pixels of grey lines."""
+    area = plot_area(picture)
+    return np.count_nonzero((area.max(axis=2) < 150) & (np.ptp(area, axis=2) < 20))
+
+
+def only_the_left_lines_shrink(first, last):
+    (left, right), (left_last, right_last) = halves(first), halves(last)
+    return lines(left_last) < lines(left) / 3 and lines(right_last) > lines(right) / 2
+
+
+def margins_fill(first, last):
+    """A digit's outer columns are plain, those of noise are not."""
+    plain, noisy = (plot_area(picture)[10:-10, 10:15].std() for picture in (first, last))
+    return plain < 1 and noisy > 30
+
+
+def arrows_grow(first, last):
+    return shown(last, "exact").sum() > 10 * shown(first, "exact").sum()
+
+
+def all_meet_in_the_middle(first, last):
+    return spread(last) < spread(first) / 4 and share(last, central) > 0.95
+
+
+SHOWS = {
+    "From noise to two moons": moons_appear,
+    "Predictions move to their targets": only_the_left_lines_shrink,
+    "Two moons dissolve": moons_dissolve,
+    "A four dissolves": margins_fill,
+    "Noise becomes a ring": hole_appears,
+    "Two samplers side by side": two_holes_appear,
+    "Exact denoiser": arrows_grow,
+    "Errors of the trained network": all_meet_in_the_middle,
+}
+
+
+ALL = [(path, index) for path in dev.find_notebooks([]) for index in range(scrubbers(path))]
+
+
+@pytest.fixture(scope="module")
+def pages(exported):
+    """Each notebook's page, opened once."""
+    opened = {}
+    return lambda path: opened[path] if path in opened else opened.setdefault(path, exported(path))
+
+
+def test_there_are_scrubbers():
+    assert len(ALL) > 5
+
+
+@pytest.mark.parametrize(("path", "index"), ALL, ids=[f"{path.stem}-{index}" for path, index in ALL])
+def test_a_scrubber_moves_in_an_exported_page(pages, path, index):
+    box = pages(path).locator(".sora-scrubber").nth(index)
+    image, reading, slider = box.locator("img"), box.locator("output"), box.locator("input")
+    name, count = box.get_attribute("aria-label"), int(slider.get_attribute("max")) + 1
+    labels = box.evaluate("box => JSON.parse(box.dataset.labels)")
+    assert name in SHOWS, f"add to SHOWS what the first and the last picture of {name!r} in {path.name} must show"
+
+    def press(key, frame):
+        slider.focus()
+        box.page.keyboard.press(key)
+        expect(reading).to_have_text(labels[frame])
+        expect(image).to_have_attribute("alt", f"{name}: {labels[frame]}")
+        return picture(image)
+
+    last, first = press("End", count - 1), press("Home", 0)
+    second = press("ArrowRight", 1)
+    assert (second != first).any() and (first != last).any()
+    assert (press("ArrowLeft", 0) == first).all()
+    assert SHOWS[name](first, last), name
+    assert not SHOWS[name](last, first), f"the measure of {name!r} does not tell its two pictures apart"
+    button = box.get_by_role("button")
+    button.click()
+    expect(reading).to_have_text(labels[2], timeout=10_000)
+    assert (picture(image) != first).any()
+    button.click()
+    expect(button).to_have_text("Play")
