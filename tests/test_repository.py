@@ -97,12 +97,12 @@ EXPLORABLE = re.compile(r"^(?:scrubber|live|Sketch|display)\(", re.MULTILINE)
 
 @each_notebook
 def test_every_explorable_has_a_still_beside_it(path):
-    """For code hosts, paper and readers without a kernel: a picture at most two code cells before or after."""
+    """For code hosts, paper and readers without a kernel: a picture at most three code cells before or after."""
     cells = code_cells(path)
     moving = [i for i, cell in enumerate(cells) if EXPLORABLE.search(cell.source)]
     assert moving, "no explorable in this chapter"
     pictured = [any("image/png" in output.get("data", {}) for output in cell.outputs) for cell in cells]
-    alone = [cells[i].source for i in moving if not any(pictured[max(0, i - 2) : i + 3])]
+    alone = [cells[i].source for i in moving if not any(pictured[max(0, i - 3) : i + 4])]
     assert not alone
 
 

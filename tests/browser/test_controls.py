@@ -309,7 +309,7 @@ class Sketch:
         """Of the samples and of the noise to the drawing, as the message tells them when the training is over."""
         expect(self.message).to_contain_text("Distance of the samples", timeout=120_000)
         words = self.message.inner_text().replace(")", " ").split()
-        return float(words[words.index("drawing:") + 1]), float(words[-1])
+        return float(words[words.index("floors:") + 1]), float(words[-1])
 
 
 def test_an_empty_canvas_is_told(page):
@@ -385,7 +385,7 @@ def test_after_a_restart_the_controls_say_so_and_run_again(page, notebook):
     for control in ("live", "board", "sketch"):
         lost = page.locator(f".sora-{control} > .sora-lost").first
         expect(lost).to_be_visible()
-        expect(lost).to_contain_text("was restarted. Run the cell again.")
+        expect(lost).to_contain_text("was restarted. Choose Run > Run All Cells.")
     scrubber = Scrubber(page, "Grows")
     scrubber.shows(0)
     scrubber.press("End")
