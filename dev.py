@@ -626,13 +626,18 @@ def budget(args):
     return 0 if set(verdicts) <= {"ok"} else 1
 
 
-def bench(args):
-    scripts = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py"))}
-    for name in args.names or scripts:
+def find_benchmarks(names):
+    """Turn `controls` into the path of its file; without names, return all benchmarks."""
+    scripts = {path.stem: path for path in sorted(ROOT.glob("benchmarks/*.py"))}
+    for name in names:
         if name not in scripts:
             raise Problem(f"There is no benchmark {name!r}; there are: {', '.join(scripts)}")
-        subprocess.run([sys.executable, str(scripts[name])], check=True)
-    return 0
+    return [scripts[name] for name in names or scripts]
+
+
+def bench(args):
+    codes = [subprocess.call([sys.executable, str(path)], cwd=ROOT) for path in find_benchmarks(args.benchmarks)]
+    return 1 if any(codes) else 0
 
 
 # --- The command line
@@ -666,7 +671,7 @@ def parser():
     sub = command(budget, "Run notebooks, keep nothing, and print their seconds and memory as a Markdown table.")
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
     sub = command(bench, "Measure, and print the figures beside their budgets.")
-    sub.add_argument("names", nargs="*", help="for instance: controls (default: all of benchmarks/)")
+    sub.add_argument("benchmarks", nargs="*", help="for instance: controls (default: all of benchmarks/)")
     sub = command(export, "Write notebooks as HTML pages that need no network: for a website, a USB stick, a handout.")
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
     sub.add_argument("--to", type=Path, default=ROOT / "html", help="the folder to write to (default: html)")
@@ -694,6 +699,7 @@ def main(arguments):
         args = parser().parse_args(arguments)
         choose_port(getattr(args, "port", None))
         find_notebooks(getattr(args, "notebooks", []))
+        find_benchmarks(getattr(args, "benchmarks", []))
         sort_paths(getattr(args, "paths", []))
         python = str(environment(dev=args.run in (test, bench, export)))
         if inside():

@@ -413,3 +413,26 @@ def test_budget_prints_a_table_and_fails_when_over(root, capsys, monkeypatch):
     monkeypatch.setattr(dev, "MEGABYTES", 200)
     assert dev.budget(argparse.Namespace(notebooks=[])) == 1
     assert path.read_bytes() == before
+
+
+# --- bench
+
+
+@pytest.fixture
+def benchmarks(root):
+    (root / "benchmarks").mkdir()
+    for name, code in (("good", 0), ("bad", 3)):
+        text = f"import os, pathlib\npathlib.Path('{name}.ran').write_text(os.getcwd())\nraise SystemExit({code})"
+        (root / "benchmarks" / f"{name}.py").write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(("names", "code", "ran"), [([], 1, {"good", "bad"}), (["good"], 0, {"good"})])
+def test_bench_runs_the_named_files_or_all_and_fails_where_one_does(benchmarks, names, code, ran):
+    assert dev.bench(argparse.Namespace(benchmarks=names)) == code
+    assert {path.stem for path in benchmarks.glob("*.ran")} == ran
+
+
+def test_an_unknown_benchmark_names_those_there_are(benchmarks, capsys):
+    assert dev.main(["bench", "goood"]) == 2
+    assert "'goood'; there are: bad, good" in one_line(capsys.readouterr().err)
