@@ -6,14 +6,9 @@ import time
 import pytest
 from pictures import central, halves, picture, places, share, shown
 from playwright.sync_api import expect
-from test_controls import RUN, SETUP, SKETCH, Sketch
+from test_controls import BOARD, RUN, SETUP, SKETCH, Sketch
 
-LONG = """
-board = TrainingBoard(20_000, {"answers 0": 2.0}, draw)
-display(board)
-async for step, loss, state in board.watch(run(20_000)):
-    pass
-"""
+LONG = BOARD.replace("300", "20_000")
 AFTER = """
 samples = heun(as_denoiser(state.ema.model, schedule, "v"), schedule, start, 5)
 print(f"{step} steps, a loss of {loss:.2f}, finite: {samples.isfinite().all().item()}")
