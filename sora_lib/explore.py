@@ -234,7 +234,7 @@ class TrainingBoard(widgets.VBox):
         """Hand on each (step, loss, state) of a training run while drawing it; end early on Stop or an interrupt.
 
         Use it with `async for`: between steps, 20 times a second, the page's clicks get their turn. Drawing takes at
-        most about 4 % of the time. While it runs, the kernel's interrupt (or Ctrl-C) only sets the flag that Stop sets,
+        most about 3 % of the time. While it runs, the kernel's interrupt (or Ctrl-C) only sets the flag that Stop sets,
         so no step is cut in half. A Stop before the first step still lets that one step happen. One board, one run.
         """
         _begin(self)
@@ -248,7 +248,7 @@ class TrainingBoard(widgets.VBox):
                 if now > redraw:
                     left = (self.steps - step) * (now - began) / len(self.losses)
                     self._draw(state, f"{left:.0f} s left")
-                    redraw = time.monotonic() + max(0.4, 25 * (time.monotonic() - now))
+                    redraw = time.monotonic() + max(0.4, 35 * (time.monotonic() - now))
                 if now - turn > 0.05:
                     await asyncio.sleep(0)
                     turn = time.monotonic()
