@@ -351,9 +351,9 @@ def test_draw_paints_beside_the_loss_with_the_newest_state(clock):
     assert len(board().fig.axes) == 1 and len(one.fig.axes) == 2
 
 
-@pytest.mark.parametrize(("seconds", "pause"), [(0.001, 0.4), (0.02, 0.5), (0.1, 2.5)])
+@pytest.mark.parametrize(("seconds", "pause"), [(0.001, 0.4), (0.02, 0.7), (0.1, 3.5)])
 def test_the_slower_the_drawing_the_rarer(clock, seconds, pause):
-    """After a drawing of s seconds comes a pause of 25 s, 0.4 s at least: drawing takes 1 / 26 of the time at most."""
+    """After a drawing of s seconds comes a pause of 35 s, 0.4 s at least: drawing takes 1 / 36 of the time at most."""
     began, ended = [], [0.3 - pause]  # the first comes after 0.3 s
 
     def draw(ax, state):
@@ -361,7 +361,7 @@ def test_the_slower_the_drawing_the_rarer(clock, seconds, pause):
         clock.now += seconds
         ended.append(clock.now)
 
-    collect(board(1000, draw=draw), clock.steps(1000, 0.01))
+    collect(board(2000, draw=draw), clock.steps(2000, 0.01))
     *pauses, _ = (start - end for start, end in zip(began, ended[:-1], strict=True))  # but the drawing at the end
     assert len(pauses) >= 4 and all(pause <= p < pause + 0.011 for p in pauses)  # the next step after the pause
     assert sum(e - b for b, e in zip(began, ended[1:], strict=True)) < 0.06 * clock.now
