@@ -8,7 +8,7 @@ from .datasets import digits, points
 from .denoisers import MLPDenoiser, as_denoiser
 from .metrics import real_floor, sliced_wasserstein
 from .oracle import EmpiricalDenoiser, GaussianMixture
-from .samplers import ancestral, ddim, euler, heun
+from .samplers import ancestral, ddim, euler, guided, heun
 from .schedules import Cosine, LinearBeta, RectifiedFlow, Schedule, convert
 from .training import EMA, denoising_loss, load_checkpoint, save_checkpoint, train
 
@@ -29,6 +29,7 @@ __all__ = [
     "denoising_loss",
     "digits",
     "euler",
+    "guided",
     "heun",
     "load_checkpoint",
     "points",

@@ -9,6 +9,7 @@ from .oracle import GaussianMixture
 from .validate import check_choice, check_tensor
 
 POINT_SETS = ("moons", "swiss_roll", "gaussians")
+PARTS = {"all": slice(None), "train": slice(898), "test": slice(898, None)}  # of the digits
 
 
 def points(name: str) -> GaussianMixture:
@@ -56,10 +57,15 @@ def _standardised(means: Tensor, std: float) -> GaussianMixture:
     return GaussianMixture((means - means.mean(0)) / scale, std / scale)
 
 
-def digits() -> tuple[Tensor, Tensor]:
-    """The real handwritten digits that scikit-learn ships: images `[1797, 1, 8, 8]` in [0, 1] and labels `[1797]`."""
+def digits(part: str = "all") -> tuple[Tensor, Tensor]:
+    """The real handwritten digits that scikit-learn ships: images `[N, 1, 8, 8]` in [0, 1] and labels `[N]`.
+
+    part: "all" 1797, or "train", the first 898 rows, or "test", the others. The rows are not shuffled: the two halves
+    come, for the most part, from different writers. Raises ValueError for another part.
+    """
     from sklearn.datasets import load_digits  # imported here: it costs more than the rest of the library together
 
+    check_choice("part", part, PARTS)
     bunch = load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16  # [1797, 1, 8, 8]
-    return images, torch.tensor(bunch.target)
+    return images[PARTS[part]], torch.tensor(bunch.target)[PARTS[part]]

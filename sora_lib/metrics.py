@@ -5,7 +5,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .validate import check_count, check_same_shape, check_tensor
 
@@ -31,3 +31,69 @@ def real_floor(sample: Callable[[], Tensor], *, pairs: int = 20) -> float:
     """The distance that even perfect samples keep: the median over pairs of independent real sets, `sample()` each."""
     check_count("pairs", pairs)
     return median(sliced_wasserstein(sample(), sample()) for _ in range(pairs))
+
+
+class DigitProbe(nn.Module):
+    """A small convolutional classifier of digits: images `[B, 1, 8, 8]` in [0, 1] to logits `[B, 10]`.
+
+    `features` gives the 32 numbers before its last layer: the space in which sets of digits are compared.
+    """
+
+    def __init__(self, width: int = 24, features: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in [(1, width), (width, width), (width, 2 * width), (2 * width, 2 * width)]:
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.SiLU()]
+        layers.insert(6, nn.MaxPool2d(2))  # 8 x 8 to 4 x 4
+        layers += [nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(8 * width, features), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(features, 10)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.body(2 * check_tensor("images", images, [None, 1, 8, 8]) - 1)  # [B, features]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))  # [B, 10]
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Frechet distance between Gaussians fitted to features `[N, D]` and `[M, D]`, squared, as FID is.
+
+    |m_a - m_b|^2 + trace(S_a + S_b - 2 (S_a S_b)^(1/2)), in float64 (arXiv 1706.08500, eq. 6). It is biased upwards for
+    few samples, so compare only values of the same N. Raises ValueError for other shapes, or fewer than 2 rows.
+    """
+    a, b = check_tensor("a", a, [None, None]).double(), check_tensor("b", b, [None, None]).double()
+    if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"a and b must be [N, D] with the same D and N of 2 or more, got {a.shape} and {b.shape}")
+    s_a, s_b = torch.cov(a.T), torch.cov(b.T)  # [D, D]
+    values, vectors = torch.linalg.eigh(s_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # s_a^(1/2)
+    cross = torch.linalg.eigvalsh(root @ s_b @ root).clamp(min=0).sqrt().sum()  # trace((s_a s_b)^(1/2))
+    return ((a.mean(0) - b.mean(0)).square().sum() + s_a.trace() + s_b.trace() - 2 * cross).item()
+
+
+def precision_recall(real: Tensor, generated: Tensor, *, neighbours: int = 3) -> tuple[float, float]:
+    """The share of `generated` features `[M, D]` on the manifold of the `real` ones `[N, D]`, and the other way round.
+
+    On a set's manifold means: no farther from some point of the set than that point's k-th nearest neighbour within
+    the set (arXiv 1904.06991, eq. 1 and 2). Raises ValueError for other shapes, or no more rows than `neighbours`.
+    """
+    real = check_tensor("real", real, [None, None])
+    generated = check_tensor("generated", generated, [None, real.shape[1]])
+    if min(len(real), len(generated)) <= check_count("neighbours", neighbours):
+        raise ValueError(f"both sets need more rows than neighbours, {neighbours}; got {len(real)}, {len(generated)}")
+    between = torch.cdist(real, generated)  # [N, M]
+    radius_real, radius_generated = (  # [N], [M]; a point's nearest neighbour in its own set is itself
+        torch.cdist(x, x).kthvalue(neighbours + 1, dim=1).values for x in (real, generated)
+    )
+    precision = (between <= radius_real[:, None]).any(dim=0).float().mean().item()
+    return precision, (between <= radius_generated).any(dim=1).float().mean().item()
+
+
+def nearest_distance(samples: Tensor, reference: Tensor) -> Tensor:
+    """The Euclidean distance of each of the samples `[M, ...]` to the nearest reference `[N, ...]`: `[M]`."""
+    reference = check_tensor("reference", reference).flatten(1)
+    samples = check_tensor("samples", samples).flatten(1)
+    if samples.shape[1] != reference.shape[1]:
+        raise ValueError(f"samples and reference must hold rows of one size, got {samples.shape}, {reference.shape}")
+    return torch.cdist(samples, reference).min(dim=1).values

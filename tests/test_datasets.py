@@ -129,3 +129,12 @@ def test_digits_are_scikit_learns():
     assert images.min() == 0 and images.max() == 1
     assert_close(images[:, 0].double() * 16, torch.tensor(bunch.images), rtol=0, atol=0)
     assert labels.tolist() == bunch.target.tolist() and not labels.is_floating_point()
+
+
+def test_digits_come_in_two_halves_in_the_order_of_their_rows():
+    images, labels = digits()
+    for part, rows in {"train": slice(898), "test": slice(898, 1797)}.items():
+        part_images, part_labels = digits(part)
+        assert torch.equal(part_images, images[rows]) and torch.equal(part_labels, labels[rows])
+    with pytest.raises(ValueError, match="part must be one of 'all', 'train', 'test', got 'valid'"):
+        digits("valid")
