@@ -66,15 +66,17 @@ class MLPDenoiser(nn.Module):
         return self.out(h)  # [B, dim]
 
 
-def as_denoiser(model: nn.Module, schedule: Schedule, prediction: str = "eps") -> Denoiser:
+def as_denoiser(model: nn.Module, schedule: Schedule, prediction: str = "eps", cond: Tensor | None = None) -> Denoiser:
     """The denoiser (x_t, t) -> x0_hat of a network that predicts "eps", "x0", "v" or "score" from (x_t, t).
 
+    cond `[B]`: what a conditional network is told of each sample, its third argument; fixed for all times.
     Raises ValueError where the prediction says nothing of x0 (see `convert`), and for an unknown prediction.
     """
     check_schedule(schedule)
     check_choice("prediction", prediction, PREDICTIONS)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        return convert(model(x_t, t), x_t, t, schedule, source=prediction, target="x0")
+        output = model(x_t, t) if cond is None else model(x_t, t, cond)
+        return convert(output, x_t, t, schedule, source=prediction, target="x0")
 
     return denoise

@@ -161,3 +161,18 @@ def heun(
         return x + (s - t) * (v_t + v_s) / 2
 
     return _walk(step, x_start, steps, trajectory)
+
+
+def guided(cond_denoise: Denoiser, uncond_denoise: Denoiser, scale: float) -> Denoiser:
+    """Classifier-free guidance: uncond + scale (cond - uncond), on x0_hat (arXiv 2207.12598, eq. 6, w = scale - 1).
+
+    scale = 0 ignores the condition, 1 is the plain conditional denoiser, more goes beyond it. At one x_t and t, x0_hat,
+    eps, v and score follow from each other by a straight line, so guiding any of them guides all.
+    """
+    check_number("scale", scale, 0, 1000)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        uncond = uncond_denoise(x_t, t)
+        return uncond + scale * (cond_denoise(x_t, t) - uncond)
+
+    return denoise

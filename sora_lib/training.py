@@ -29,10 +29,20 @@ def training_target(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, pred
 
 
 def denoising_loss(
-    model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str = "eps"
+    model: nn.Module,
+    x0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    schedule: Schedule,
+    prediction: str = "eps",
+    cond: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared error of the prediction at x_t = alpha x0 + sigma eps; a scalar (arXiv 2006.11239, eq. 14)."""
-    output = model(check_schedule(schedule).add_noise(x0, t, eps), t)
+    """Mean squared error of the prediction at x_t = alpha x0 + sigma eps; a scalar (arXiv 2006.11239, eq. 14).
+
+    cond `[B]`: what a conditional network is told of each sample, its third argument.
+    """
+    x_t = check_schedule(schedule).add_noise(x0, t, eps)
+    output = model(x_t, t) if cond is None else model(x_t, t, cond)
     if output.shape != x0.shape:
         raise ValueError(f"the model's output must have the shape of x0, {list(x0.shape)}, got {list(output.shape)}")
     return (output - training_target(x0, t, eps, schedule, prediction)).square().mean()
@@ -80,7 +90,7 @@ def new_state(model: nn.Module, ema: float = 0.995, generator: torch.Generator |
 
 def train(
     model: nn.Module,
-    batches: Iterable[Tensor],
+    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
     schedule: Schedule,
     *,
     steps: int,
@@ -92,7 +102,8 @@ def train(
 ) -> Iterator[tuple[int, float, TrainState]]:
     """Train with Adam; yield (step, loss, state) after each step, step counting from 1 to `steps`.
 
-    batches: clean samples `[B, ...]`, one tensor a step. The learning rate rises over 50 steps, then falls to 0 as a
+    batches: clean samples `[B, ...]`, one tensor a step, or pairs of one with what a conditional network is told of
+    each sample, `(x0, cond)`. The learning rate rises over 50 steps, then falls to 0 as a
     cosine; t is uniform. The model is trained in place, so that stopping at any step keeps a usable network, and
     `state.ema.model` is the one to sample from. To go on where a checkpoint stopped, pass its state as `resume`, with
     the same settings; draw the batches from `state.generator` and the run continues bit for bit.
@@ -114,17 +125,18 @@ def train(
 
 
 def _steps(
-    batches: Iterable[Tensor], schedule: Schedule, steps: int, prediction: str, lr: float, state: TrainState
+    batches: Iterable, schedule: Schedule, steps: int, prediction: str, lr: float, state: TrainState
 ) -> Iterator[tuple[int, float, TrainState]]:
     source = iter(batches)
     while state.step < steps:
-        x0 = next(source, None)
-        if x0 is None:
+        batch = next(source, None)
+        if batch is None:
             raise RuntimeError(f"batches ran out after {state.step} of {steps} steps; pass an endless iterable")
+        x0, cond = batch if isinstance(batch, tuple) else (batch, None)
         x0 = check_tensor("a batch", x0)
         t = T_MIN + (1 - T_MIN) * torch.rand(len(x0), generator=state.generator).to(x0)  # [B]
         eps = torch.randn(x0.shape, generator=state.generator).to(x0)  # [B, ...]
-        loss = denoising_loss(state.model, x0, t, eps, schedule, prediction)
+        loss = denoising_loss(state.model, x0, t, eps, schedule, prediction, cond)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {state.step + 1}; try a smaller lr than {lr}")
         state.optimizer.param_groups[0]["lr"] = lr * learning_rate(state.step, steps)
