@@ -1,0 +1,46 @@
+"""Networks with the weights that come with the course. Each was made by a script in `training/`, named in its card."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+from .metrics import DigitProbe
+from .transformer import DiT
+from .validate import check_choice
+
+FOLDER = Path(__file__).parent / "weights"
+KINDS = {"DigitProbe": DigitProbe, "DiT": DiT}
+
+
+def pretrained_names() -> list[str]:
+    """The names that `load_pretrained` takes."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def read_card(name: str) -> dict:
+    """How the weights were made: class and its arguments, command, seed, minutes, metrics, and the file's SHA-256.
+
+    Raises ValueError for an unknown name.
+    """
+    check_choice("name", name, pretrained_names())
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load_pretrained(name: str) -> nn.Module:
+    """The network of that name with its weights, in eval mode, in float32.
+
+    Raises ValueError for an unknown name or a file that is not the one its card describes, FileNotFoundError for a
+    missing one.
+    """
+    card, path = read_card(name), FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"name: the weights of {name!r} are missing; they belong in {path}")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise ValueError(f"name: {path} is damaged or changed: its SHA-256 is not the one in its card")
+    model = KINDS[card["class"]](**card["arguments"])
+    model.load_state_dict({key: value.float() for key, value in safetensors.torch.load(content).items()})
+    return model.eval()

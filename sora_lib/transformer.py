@@ -1,0 +1,180 @@
+"""A diffusion transformer (DiT): patches become tokens, every token attends to every other, adaLN-Zero brings in time.
+
+Video is `[B, C, F, H, W]`; an image is a video of one frame. Source: DiT, arXiv 2212.09748.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from .denoisers import TimeEmbedding
+from .validate import check_count, check_tensor, check_times
+
+Size = tuple[int, int, int]  # of a patch or of a grid: along frames, height and width
+PATCHES = "b c (f pf) (h ph) (w pw) -> b (f h w) (pf ph pw c)"
+
+
+def grid_of(x: Tensor, patch_size: Size) -> Size:
+    """How many patches fit along frames, height and width of `[B, C, F, H, W]`; ValueError where they do not."""
+    x = check_tensor("x", x, [None] * 5)
+    if any(size % patch for size, patch in zip(x.shape[2:], patch_size, strict=True)):
+        raise ValueError(f"frames, height and width, {list(x.shape[2:])}, must be multiples of patch_size {patch_size}")
+    f, h, w = (size // patch for size, patch in zip(x.shape[2:], patch_size, strict=True))
+    return f, h, w
+
+
+def patchify(x: Tensor, patch_size: Size) -> Tensor:
+    """Cut `[B, C, F, H, W]` into patches: tokens `[B, f h w, pf ph pw C]`, frame by frame, row by row."""
+    grid_of(x, patch_size)
+    pf, ph, pw = patch_size
+    return rearrange(x, PATCHES, pf=pf, ph=ph, pw=pw)
+
+
+def unpatchify(tokens: Tensor, patch_size: Size, grid: Size) -> Tensor:
+    """Put tokens `[B, f h w, pf ph pw C]` back in their places: `[B, C, F, H, W]`. The inverse of `patchify`."""
+    (pf, ph, pw), (f, h, w) = patch_size, grid
+    tokens = check_tensor("tokens", tokens, [None, f * h * w, None])
+    if tokens.shape[2] % (pf * ph * pw):
+        raise ValueError(f"tokens of {tokens.shape[2]} numbers are not patches of {patch_size}")
+    before, after = PATCHES.split(" -> ")
+    return rearrange(tokens, f"{after} -> {before}", pf=pf, ph=ph, pw=pw, f=f, h=h, w=w)
+
+
+def rotary_angles(grid: Size, head_dim: int, base: float = 100.0) -> Tensor:
+    """The angle by which each pair of a head's numbers turns at each place of the grid, `[f h w, head_dim / 2]`.
+
+    A third of the pairs turns with the row, a third with the column, the rest with the frame; within a part the turn
+    per place falls from 1 radian to nearly 1 / base (RoFormer, arXiv 2104.09864, eq. 15, one axis after another).
+    """
+    part = check_count("head_dim", head_dim, 6) // 6
+    pairs = (head_dim // 2 - 2 * part, part, part)  # for frame, row and column
+    places = torch.cartesian_prod(*(torch.arange(size).float() for size in grid)).reshape(-1, 3)  # [N, 3]
+    turns = [places[:, [i]] * base ** (-torch.arange(n) / n) for i, n in enumerate(pairs)]  # [N, n] each
+    return torch.cat(turns, dim=1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn each pair of numbers of `[B, heads, N, D]` by its angle `[N, D / 2]`.
+
+    Dot products of turned vectors then depend on the distance between their places alone.
+    """
+    a, b = x.chunk(2, dim=-1)  # [B, heads, N, D / 2] each
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (1 + scale) + shift."""
+    return x * (1 + scale) + shift
+
+
+class Attention(nn.Module):
+    """Every token looks at every other, `[B, N, width]` to `[B, N, width]`, in several heads, with rotary positions."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        h = scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)  # [B, heads, N, D]
+        return self.out(rearrange(h, "b h n d -> b n (h d)"))
+
+
+class DiTBlock(nn.Module):
+    """Attention, then an MLP on each token; both shifted, scaled and gated by the condition (adaLN-Zero).
+
+    The layer that makes shifts, scales and gates starts at zero, so that a new block hands its input on unchanged.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        self.modulation = _zero(nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, condition: Tensor, angles: Tensor) -> Tensor:
+        """x `[B, N, width]`, condition `[B, width]`, angles `[N, head_dim / 2]` to `[B, N, width]`."""
+        parts = self.modulation(nn.functional.silu(condition))[:, None].chunk(6, dim=-1)  # [B, 1, width] each
+        shift1, scale1, gate1, shift2, scale2, gate2 = parts
+        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1), angles)
+        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class FinalLayer(nn.Module):
+    """Tokens `[B, N, width]` to patches `[B, N, numbers]`; starts at zero, like every gate."""
+
+    def __init__(self, width: int, numbers: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = _zero(nn.Linear(width, 2 * width))
+        self.out = _zero(nn.Linear(width, numbers))
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulation(nn.functional.silu(condition))[:, None].chunk(2, dim=-1)
+        return self.out(modulate(self.norm(x), shift, scale))
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class DiT(nn.Module):
+    """A diffusion transformer on video or images: noisy x_t `[B, C, F, H, W]` and times `[B]` in, a prediction out.
+
+    patch_size: frames, rows and columns of a patch. classes: the number of labels; with labels, `forward` takes
+    `label` `[B]`, whole numbers from 0 to `classes`, where `classes` itself means "no label". The same weights take
+    any number of frames and any size that patches fill. Raises ValueError or TypeError for bad arguments.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        patch_size: Size = (1, 2, 2),
+        width: int = 96,
+        depth: int = 4,
+        heads: int = 4,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"channels": channels, "width": width, "depth": depth, "heads": heads}.items():
+            check_count(name, value)
+        if width % (2 * heads):
+            raise ValueError(f"width must be an even multiple of heads, {heads}, got {width}")
+        self.channels, self.patch_size, self.classes = channels, patch_size, check_count("classes", classes, 0)
+        self.head_dim = width // heads
+        numbers = channels * patch_size[0] * patch_size[1] * patch_size[2]
+        self.embed_patch = nn.Linear(numbers, width)
+        self.embed_time = nn.Sequential(TimeEmbedding(64), nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
+        self.embed_label = nn.Embedding(classes + 1, width) if classes else None
+        self.blocks = nn.ModuleList(DiTBlock(width, heads) for _ in range(depth))
+        self.final = FinalLayer(width, numbers)
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        x_t = check_tensor("x_t", x_t, [None, self.channels, None, None, None])
+        grid = grid_of(x_t, self.patch_size)
+        angles = rotary_angles(grid, self.head_dim).to(x_t)  # [N, head_dim / 2]
+        condition = self.embed_time(check_times(t, len(x_t))) + self._label(label, len(x_t))  # [B, width]
+        h = self.embed_patch(patchify(x_t, self.patch_size))  # [B, N, width]
+        for block in self.blocks:
+            h = block(h, condition, angles)
+        return unpatchify(self.final(h, condition), self.patch_size, grid)  # [B, C, F, H, W]
+
+    def _label(self, label: Tensor | None, batch: int) -> Tensor | float:
+        """What the label adds to the condition, `[B, width]`; nothing for a network without labels."""
+        if self.embed_label is None:
+            if label is not None:
+                raise ValueError("label: this network was built without classes; leave label out")
+            return 0.0
+        if not isinstance(label, Tensor) or label.shape != (batch,) or label.is_floating_point():
+            raise TypeError(f"label must be a tensor of {batch} whole numbers, got {label!r:.80}")
+        if label.min() < 0 or label.max() > self.classes:
+            raise ValueError(f"label must lie in 0 to {self.classes} (none), got {label.min()} to {label.max()}")
+        return self.embed_label(label)
