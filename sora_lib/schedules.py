@@ -30,6 +30,10 @@ class Schedule:
         """alpha, sigma and their derivatives by t, each `[B]`, at float64 times t `[B]`."""
         raise NotImplementedError
 
+    def growth(self, alpha: Tensor, sigma: Tensor, alpha_dot: Tensor, sigma_dot: Tensor) -> Tensor:
+        """sigma sigma_dot, half the slope of the noise's variance, from the four curves: finite at t = 0 too."""
+        return sigma * sigma_dot
+
     def _curve(self, index: int, t: Tensor) -> Tensor:
         t = check_times(t)
         return self.curves(t.detach().cpu().double())[index].to(t)
@@ -74,6 +78,9 @@ class _VariancePreserving(Schedule):
 
     def _complete(self, alpha: Tensor, sigma: Tensor, alpha_dot: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return alpha, sigma, alpha_dot, -alpha * alpha_dot / sigma
+
+    def growth(self, alpha: Tensor, sigma: Tensor, alpha_dot: Tensor, sigma_dot: Tensor) -> Tensor:
+        return -alpha * alpha_dot
 
 
 class LinearBeta(_VariancePreserving):
@@ -127,7 +134,8 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
 
     The kinds: "eps" (the noise), "x0" (the clean sample), "v" (the velocity dx_t/dt = alpha_dot x0 + sigma_dot eps) and
     "score" (the gradient of log p_t: -eps / sigma, for the expected eps). t is `[B]`, all others `[B, ...]` like x_t.
-    Raises ValueError at an end of time where the answer has no finite limit or v is infinite, and for bad arguments.
+    At an end of time the answer is the limit for this x_t and prediction; where none is finite, and for bad arguments,
+    raises ValueError.
     """
     x_t = check_tensor("x_t", x_t)
     prediction = check_same_shape("prediction", prediction, "x_t", x_t)
@@ -137,7 +145,8 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
     if source == target:
         return prediction
     curves = check_schedule(schedule).curves(t.detach().cpu().double())
-    alpha, sigma, alpha_dot, sigma_dot = (expand(curve.to(t), x_t) for curve in curves)
+    growth = schedule.growth(*curves)
+    alpha, sigma, alpha_dot, sigma_dot, growth = (expand(curve.to(t), x_t) for curve in (*curves, growth))
 
     def finite(value: Tensor, reason: str) -> Tensor:
         if not torch.isfinite(value).all():
@@ -146,19 +155,18 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
 
     if source == "v":
         d = alpha * sigma_dot - sigma * alpha_dot
-        if target != "x0":
-            finite(d, "sigma_dot is infinite at t = 0; use t > 0")
         x0 = torch.where(sigma == 0, x_t, (sigma_dot * x_t - sigma * prediction) / d)  # at 0 the limit
         eps = (alpha * prediction - alpha_dot * x_t) / d
-    elif source == "x0":
-        x0, eps = prediction, (x_t - alpha * prediction) / sigma
+        score = (alpha_dot * x_t - alpha * prediction) / (alpha * growth - sigma**2 * alpha_dot)  # below is sigma d
     else:
-        eps = prediction if source == "eps" else -sigma * prediction
-        x0 = (x_t - sigma * eps) / alpha
+        eps = {"eps": prediction, "score": -sigma * prediction}.get(source, (x_t - alpha * prediction) / sigma)
+        x0 = prediction if source == "x0" else (x_t - sigma * eps) / alpha
+        score = -eps / sigma
     if target == "x0":
         return finite(x0, "alpha is 0, so x_t holds nothing of x0; use t < 1")
     if target == "eps":
         return finite(eps, "sigma is 0, so x_t holds no noise; use t > 0")
     if target == "score":
-        return finite(-eps / sigma, "sigma is 0, so the score is infinite; use t > 0")
-    return finite(alpha_dot * x0 + sigma_dot * eps, "v needs x0 and eps, and one is lost at this end of time")
+        return finite(score, "sigma is 0, so the score is infinite; use t > 0")
+    noise = -growth * prediction if source == "score" else sigma_dot * eps  # sigma_dot may be infinite, growth not
+    return finite(alpha_dot * x0 + noise, "v needs x0 and eps, and one is lost at this end of time")

@@ -210,8 +210,8 @@ AT_1 = {
     ("v", "score"),
 }
 FINITE = {
-    (LINEAR, 0.0): AT_0,
-    (COSINE, 0.0): AT_0,
+    (LINEAR, 0.0): AT_0 | {("v", "eps"), ("v", "score"), ("score", "v")},  # sigma_dot is infinite, sigma sigma_dot not
+    (COSINE, 0.0): AT_0 | {("v", "eps"), ("v", "score"), ("score", "v")},
     (FLOW, 0.0): AT_0 | {("v", "eps"), ("eps", "v"), ("score", "v")},
     (LINEAR, 1.0): {(a, b) for a in KINDS for b in KINDS},  # alpha(1) > 0: nothing is lost
     (COSINE, 1.0): AT_1,
@@ -247,6 +247,23 @@ def test_at_0_everything_says_that_x0_is_x_t(schedule):
     x_t, given, t = randn(3, 2, seed=1), randn(3, 2, seed=2), torch.zeros(3)
     for source in ("eps", "v", "score"):
         assert_close(convert(given, x_t, t, schedule, source=source, target="x0"), x_t, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, COSINE], ids=lambda s: type(s).__name__)
+def test_at_0_the_velocity_of_the_data_is_finite_where_that_of_a_single_point_is_not(schedule):
+    """E[v | x] = alpha_dot (x + grad log p_0(x)) on a schedule with alpha^2 + sigma^2 = 1; for one Gaussian by hand."""
+    mean, std = torch.tensor([0.5, -1.0], dtype=torch.float64), 0.4
+    x = randn(20, 2, dtype=torch.float64)
+    zero, soon = torch.zeros(20, dtype=torch.float64), torch.full([20], 1e-7, dtype=torch.float64)
+    score = (mean - x) / std**2
+    v = convert(score, x, zero, schedule, source="score", target="v")
+    assert_close(v, schedule.alpha_dot(zero)[:, None] * (x + score), rtol=1e-12, atol=1e-12)
+    assert_close(convert(v, x, zero, schedule, source="v", target="score"), score, rtol=1e-12, atol=1e-12)
+    assert convert(v, x, zero, schedule, source="v", target="eps").abs().max() == 0
+    x0_hat = GaussianMixture(mean[None], std).denoiser(schedule)(x, soon)
+    nearby = convert(x0_hat, x, soon, schedule, source="x0", target="v")
+    # at t = 1e-7 the exact answer differs by t times a slope below 1,000; x_t - alpha x0_hat loses sigma^2 >= 4e-9
+    assert_close(nearby, v, rtol=1e-3, atol=1e-3)
 
 
 @each_schedule
