@@ -150,7 +150,8 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
 
     def finite(value: Tensor, reason: str) -> Tensor:
         if not torch.isfinite(value).all():
-            raise ValueError(f"cannot convert {source!r} to {target!r} at t = {t.min():.4g} to {t.max():.4g}: {reason}")
+            times = " to ".join(f"{time:.4g}" for time in sorted({t.min().item(), t.max().item()}))
+            raise ValueError(f"cannot convert {source!r} to {target!r} at t = {times}: {reason}")
         return value
 
     if source == "v":
@@ -167,6 +168,6 @@ def convert(prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, s
     if target == "eps":
         return finite(eps, "sigma is 0, so x_t holds no noise; use t > 0")
     if target == "score":
-        return finite(score, "sigma is 0, so the score is infinite; use t > 0")
+        return finite(score, "sigma is 0, and the score cannot be read off; use t > 0")
     noise = -growth * prediction if source == "score" else sigma_dot * eps  # sigma_dot may be infinite, growth not
     return finite(alpha_dot * x0 + noise, "v needs x0 and eps, and one is lost at this end of time")

@@ -39,6 +39,18 @@ def two_holes_appear(first, last):
     return all(hole_appears(*pair) for pair in zip(halves(first), halves(last), strict=True))
 
 
+def clouds_become_moons(first, last):
+    """Grey points on the left, green ones on the right."""
+    far = [
+        [
+            share(half, lambda x, y: abs(y) > 0.5, kind)
+            for half, kind in zip(halves(p), ("noise", "exact"), strict=True)
+        ]
+        for p in (first, last)
+    ]
+    return min(far[0]) > 0.1 and max(far[1]) < 0.04
+
+
 def lines(picture):
     """The pixels of grey lines."""
     area = plot_area(picture)
@@ -73,6 +85,7 @@ SHOWS = {
     "Two samplers side by side": two_holes_appear,
     "Exact denoiser": arrows_grow,
     "Errors of the trained network": all_meet_in_the_middle,
+    "Straight pairs and the flow of their mean": clouds_become_moons,
 }
 
 

@@ -45,6 +45,10 @@ def points_spread(low, high):
     return spread(high) > 3 * spread(low)
 
 
+def left_points_spread(low, high):
+    return points_spread(halves(low)[0], halves(high)[0])
+
+
 def points_draw_together(low, high):
     return spread(high) < 0.98 * spread(low)
 
@@ -72,6 +76,7 @@ SHOWS = {
     ("Signal left over time, and the cloud at t = 1", "last beta"): signal_falls,
     ("Signal left over time, and the cloud at t = 1", "steps"): signal_falls,
     ("500 samples of DDIM", "steps"): points_spread,
+    ("300 samples of the flow and of DDPM's way", "calls"): left_points_spread,
     ("500 samples of DDIM", "eta"): points_draw_together,
     ("500 samples of DDIM", "seed"): other_points_as_far_apart,
 }
