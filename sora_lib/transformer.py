@@ -11,13 +11,25 @@ from torch.nn.functional import scaled_dot_product_attention
 from .denoisers import TimeEmbedding
 from .validate import check_count, check_tensor, check_times
 
+WHOLE = (torch.int32, torch.int64)  # what an embedding takes
 Size = tuple[int, int, int]  # of a patch or of a grid: along frames, height and width
 PATCHES = "b c (f pf) (h ph) (w pw) -> b (f h w) (pf ph pw c)"
+
+
+def check_size(name: str, value: object) -> Size:
+    """Return `value` if it is three whole numbers, 1 or more: along frames, height and width."""
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name} must be three whole numbers, for frames, height and width, got {value!r:.80}")
+    if len(value) != 3:
+        raise ValueError(f"{name} must be three whole numbers, for frames, height and width, got {value!r:.80}")
+    f, h, w = (check_count(name, size) for size in value)
+    return f, h, w
 
 
 def grid_of(x: Tensor, patch_size: Size) -> Size:
     """How many patches fit along frames, height and width of `[B, C, F, H, W]`; ValueError where they do not."""
     x = check_tensor("x", x, [None] * 5)
+    patch_size = check_size("patch_size", patch_size)
     if any(size % patch for size, patch in zip(x.shape[2:], patch_size, strict=True)):
         raise ValueError(f"frames, height and width, {list(x.shape[2:])}, must be multiples of patch_size {patch_size}")
     f, h, w = (size // patch for size, patch in zip(x.shape[2:], patch_size, strict=True))
@@ -33,7 +45,7 @@ def patchify(x: Tensor, patch_size: Size) -> Tensor:
 
 def unpatchify(tokens: Tensor, patch_size: Size, grid: Size) -> Tensor:
     """Put tokens `[B, f h w, pf ph pw C]` back in their places: `[B, C, F, H, W]`. The inverse of `patchify`."""
-    (pf, ph, pw), (f, h, w) = patch_size, grid
+    (pf, ph, pw), (f, h, w) = check_size("patch_size", patch_size), check_size("grid", grid)
     tokens = check_tensor("tokens", tokens, [None, f * h * w, None])
     if tokens.shape[2] % (pf * ph * pw):
         raise ValueError(f"tokens of {tokens.shape[2]} numbers are not patches of {patch_size}")
@@ -47,11 +59,20 @@ def rotary_angles(grid: Size, head_dim: int, base: float = 100.0) -> Tensor:
     A third of the pairs turns with the row, a third with the column, the rest with the frame; within a part the turn
     per place falls from 1 radian to nearly 1 / base (RoFormer, arXiv 2104.09864, eq. 15, one axis after another).
     """
-    part = check_count("head_dim", head_dim, 6) // 6
+    if check_count("head_dim", head_dim, 6) % 2:
+        raise ValueError(f"head_dim must be even, a pair for each turn, got {head_dim}")
+    part = head_dim // 6
     pairs = (head_dim // 2 - 2 * part, part, part)  # for frame, row and column
-    places = torch.cartesian_prod(*(torch.arange(size).float() for size in grid)).reshape(-1, 3)  # [N, 3]
+    axes = [torch.arange(size).float() for size in check_size("grid", grid)]
+    places = torch.cartesian_prod(*axes)  # [N, 3]: frame, row and column
     turns = [places[:, [i]] * base ** (-torch.arange(n) / n) for i, n in enumerate(pairs)]  # [N, n] each
     return torch.cat(turns, dim=1)
+
+
+def place_code(grid: Size, width: int) -> Tensor:
+    """A fixed code of each place of the grid, `[f h w, width]`: sines and cosines of `rotary_angles`."""
+    angles = rotary_angles(grid, width)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
@@ -130,8 +151,9 @@ class DiT(nn.Module):
     """A diffusion transformer on video or images: noisy x_t `[B, C, F, H, W]` and times `[B]` in, a prediction out.
 
     patch_size: frames, rows and columns of a patch. classes: the number of labels; with labels, `forward` takes
-    `label` `[B]`, whole numbers from 0 to `classes`, where `classes` itself means "no label". The same weights take
-    any number of frames and any size that patches fill. Raises ValueError or TypeError for bad arguments.
+    `label` `[B]`, whole numbers from 0 to `classes`, where `classes` itself means "no label". Rotary positions tell a
+    token how far off the others are; with `absolute` it also gets a code of its own place, as in DiT. The same weights
+    take any number of frames and any size that patches fill. Raises ValueError or TypeError for bad arguments.
     """
 
     def __init__(
@@ -142,14 +164,16 @@ class DiT(nn.Module):
         depth: int = 4,
         heads: int = 4,
         classes: int = 0,
+        absolute: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"channels": channels, "width": width, "depth": depth, "heads": heads}.items():
             check_count(name, value)
-        if width % (2 * heads):
-            raise ValueError(f"width must be an even multiple of heads, {heads}, got {width}")
-        self.channels, self.patch_size, self.classes = channels, patch_size, check_count("classes", classes, 0)
-        self.head_dim = width // heads
+        if width % (2 * heads) or width < 6 * heads:
+            raise ValueError(f"width must be an even multiple of heads, {heads}, and 6 times it or more, got {width}")
+        self.patch_size = patch_size = check_size("patch_size", patch_size)
+        self.channels, self.classes, self.absolute = channels, check_count("classes", classes, 0), absolute
+        self.width, self.head_dim = width, width // heads
         numbers = channels * patch_size[0] * patch_size[1] * patch_size[2]
         self.embed_patch = nn.Linear(numbers, width)
         self.embed_time = nn.Sequential(TimeEmbedding(64), nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
@@ -163,6 +187,8 @@ class DiT(nn.Module):
         angles = rotary_angles(grid, self.head_dim).to(x_t)  # [N, head_dim / 2]
         condition = self.embed_time(check_times(t, len(x_t))) + self._label(label, len(x_t))  # [B, width]
         h = self.embed_patch(patchify(x_t, self.patch_size))  # [B, N, width]
+        if self.absolute:
+            h = h + place_code(grid, self.width).to(h)
         for block in self.blocks:
             h = block(h, condition, angles)
         return unpatchify(self.final(h, condition), self.patch_size, grid)  # [B, C, F, H, W]
@@ -173,7 +199,7 @@ class DiT(nn.Module):
             if label is not None:
                 raise ValueError("label: this network was built without classes; leave label out")
             return 0.0
-        if not isinstance(label, Tensor) or label.shape != (batch,) or label.is_floating_point():
+        if not isinstance(label, Tensor) or label.shape != (batch,) or label.dtype not in WHOLE:
             raise TypeError(f"label must be a tensor of {batch} whole numbers, got {label!r:.80}")
         if label.min() < 0 or label.max() > self.classes:
             raise ValueError(f"label must lie in 0 to {self.classes} (none), got {label.min()} to {label.max()}")

@@ -42,13 +42,15 @@ def two_holes_appear(first, last):
 def clouds_become_moons(first, last):
     """Grey points on the left, green ones on the right."""
     far = [
-        [
-            share(half, lambda x, y: abs(y) > 0.5, kind)
-            for half, kind in zip(halves(p), ("noise", "exact"), strict=True)
-        ]
+        [share(half, lambda x, y: abs(y) > 0.5, kind) for half, kind in zip(halves(p), ("noise", "exact"), strict=True)]
         for p in (first, last)
     ]
     return min(far[0]) > 0.1 and max(far[1]) < 0.04
+
+
+def model_covers_exact(first, last):
+    """The orange paths come to lie on the green ones."""
+    return shown(last, "exact").sum() < shown(first, "exact").sum() / 2
 
 
 def lines(picture):
@@ -85,6 +87,7 @@ SHOWS = {
     "Two samplers side by side": two_holes_appear,
     "Exact denoiser": arrows_grow,
     "Errors of the trained network": all_meet_in_the_middle,
+    "Euler's path against the exact path": model_covers_exact,
     "Straight pairs and the flow of their mean": clouds_become_moons,
 }
 

@@ -58,6 +58,15 @@ def other_points_as_far_apart(low, high):
     return both.sum() < shown(low).sum() / 2 and 0.95 < spread(high) / spread(low) < 1.05
 
 
+def exact_points_spread(low, high):
+    return spread(high, "exact") > 3 * spread(low, "exact")
+
+
+def other_exact_points_as_far_apart(low, high):
+    before, after = shown(low, "exact"), shown(high, "exact")
+    return (before & after).sum() < before.sum() / 2 and 0.9 < spread(high, "exact") / spread(low, "exact") < 1.1
+
+
 def signal_falls(low, high):
     """On the left the black curve ends lower; on the right more points are further out than the moons reach."""
 
@@ -81,6 +90,9 @@ SHOWS = {
     ("500 samples of DDIM", "seed"): other_points_as_far_apart,
 }
 
+SAMPLERS = "500 samples of the chosen sampler, with the middle lines of the moons"
+SHOWS |= {(SAMPLERS, "steps"): exact_points_spread, (SAMPLERS, "seed"): other_exact_points_as_far_apart}
+
 CHAPTERS = [path for path in dev.find_notebooks([]) if uses_controls(path)]
 
 
@@ -102,6 +114,8 @@ def test_a_chapter_runs_and_its_sliders_move(open_notebook, lab, path):
     for box in page.locator(".sora-live").all():
         for slider in box.locator(".widget-slider").all():
             check_slider(notebook, box, slider)
+        for dropdown in box.locator(".widget-dropdown select").all():
+            check_dropdown(notebook, box, dropdown)
     notebook.close()
 
 
@@ -131,3 +145,23 @@ def check_slider(notebook, box, slider):
         handle.press("ArrowRight")
         expect(value).not_to_have_text(old)
     raise AssertionError(f"{name} did not come back to {before}")
+
+
+def check_dropdown(notebook, box, dropdown):
+    """Go through its choices by keyboard: each must give a picture of its own, and the first one the first picture."""
+    image, count = box.locator("img"), dropdown.locator("option").count()
+
+    def choose(index):
+        dropdown.focus()
+        notebook.page.keyboard.press("Home")
+        for _ in range(index):
+            notebook.page.keyboard.press("ArrowDown")
+        notebook.page.wait_for_timeout(300)
+        notebook.wait_until_idle()
+        return picture(image).tobytes()
+
+    before = dropdown.input_value()
+    shots = [choose(index) for index in range(count)]
+    assert len(set(shots)) > 1, "no choice changes the picture"
+    assert choose(0) == shots[0]
+    dropdown.select_option(before)

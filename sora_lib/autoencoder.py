@@ -1,0 +1,86 @@
+"""A variational autoencoder: a network that makes latents of data, and one that makes data of latents.
+
+Images `[B, C, H, W]` and video `[B, C, F, H, W]` alike: the axes after the channels are the networks' own business.
+Source: Auto-Encoding Variational Bayes, arXiv 1312.6114.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .validate import check_count, check_number, check_tensor
+
+
+def kl_divergence(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL of N(mean, var) from N(0, 1), number by number: (mean^2 + var - 1 - log var) / 2 (1312.6114, appendix B)."""
+    return (mean.square() + log_var.exp() - 1 - log_var) / 2
+
+
+class Autoencoder(nn.Module):
+    """An encoder and a decoder, trained together; then a frame around them that gives latents of mean 0, variance 1.
+
+    encoder: x `[B, C, ...]` to `[B, 2 channels, ...]`, mean and log variance of each latent number. decoder: a latent
+    `[B, channels, ...]` back to the shape of x. Raises ValueError or TypeError for bad arguments and wrong shapes.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.channels = encoder, decoder, check_count("channels", channels)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latents of x, each `[B, channels, ...]`, not normalised."""
+        output = self.encoder(check_tensor("x", x))  # [B, 2 channels, ...]
+        if output.shape[:2] != (len(x), 2 * self.channels):
+            wanted = f"[{len(x)}, {2 * self.channels}, ...], mean and log variance of {self.channels} channels"
+            raise ValueError(f"encoder must give {wanted}, for x of {list(x.shape)}, got {list(output.shape)}")
+        mean, log_var = output.chunk(2, dim=1)
+        return mean, log_var
+
+    def loss(self, x: Tensor, kl_weight: float, *, generator: torch.Generator | None = None) -> Tensor:
+        """Reconstruction error of one draw of the latents, a mean over all of x, + kl_weight * mean KL a latent number.
+
+        The draw is z = mean + std eps, so that gradients reach mean and std. For a decoder with noise of variance s^2
+        this is the negative ELBO up to a factor and a constant, where kl_weight = 2 s^2 (numbers of z / numbers of x).
+        """
+        check_number("kl_weight", kl_weight, 0, 1e6)
+        mean, log_var = self.posterior(x)
+        eps = torch.randn(mean.shape, generator=generator).to(mean)
+        decoded = self.decoder(mean + (log_var / 2).exp() * eps)
+        if decoded.shape != x.shape:
+            raise ValueError(f"decoder must give the shape of x, {list(x.shape)}, got {list(decoded.shape)}")
+        return (decoded - x).square().mean() + kl_weight * kl_divergence(mean, log_var).mean()
+
+    @torch.no_grad()
+    def fit_normalisation(self, x: Tensor) -> None:
+        """Measure mean and standard deviation of each latent channel on x `[N, C, ...]`: `encode` then divides by them.
+
+        Raises ValueError for a channel that is the same everywhere (collapsed).
+        """
+        means = torch.cat([self.posterior(part)[0] for part in check_tensor("x", x).split(256)])  # [N, channels, ...]
+        means = means.transpose(0, 1).flatten(1)  # [channels, N ...]
+        std = means.std(dim=1, correction=0)
+        if (std < 1e-6).any():
+            dead = (std < 1e-6).nonzero().flatten().tolist()
+            raise ValueError(f"x: latent channels {dead} do not depend on x; train with a smaller kl_weight")
+        self.mean.copy_(means.mean(dim=1))
+        self.std.copy_(std)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The latents of x: their posterior mean, normalised, `[B, channels, ...]`."""
+        z, _ = self.posterior(x)
+        mean, std = self._frame(z)
+        return (z - mean) / std
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Data from normalised latents `[B, channels, ...]`."""
+        z = check_tensor("z", z)
+        if z.shape[1:2] != (self.channels,):
+            raise ValueError(f"z must be [B, {self.channels}, ...], got {list(z.shape)}")
+        mean, std = self._frame(z)
+        return self.decoder(z * std + mean)
+
+    def _frame(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels' mean and std, each `[1, channels, 1, ...]`, with as many axes as z."""
+        shape = [1, -1] + [1] * (z.ndim - 2)
+        return self.mean.reshape(shape), self.std.reshape(shape)

@@ -1,0 +1,90 @@
+# ruff: noqa: E501
+"""Plant real bugs in the library, one at a time, and see that its tests catch each: `python tests/mutations.py`.
+
+Each line is a bug that was made in a published course or repository, or its nearest relative. The library is copied,
+so nothing here is changed. Two to five minutes; the exit code is 1 if a bug survives. `test_mutations.py` sees to it
+that every line still fits the code.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# what goes wrong, file, the text, what takes its place, the tests that must notice
+MUTATIONS = [
+    ("beta in place of its square root", "samplers", "sigma_s * sqrt(v) / sigma_t", "sigma_s**2 * v / sigma_t**2", "samplers"),
+    ("uniform noise", "samplers", "torch.randn(x.shape, generator", "torch.rand(x.shape, generator", "samplers"),
+    ("no root on 1 - alpha_bar", "schedules", "torch.sqrt(-torch.expm1(log_alpha_bar))", "-torch.expm1(log_alpha_bar)", "schedules"),
+    ("cosine without its square", "schedules", "torch.sqrt((1 - alpha**2).clamp(min=0))", "torch.sqrt((1 - alpha).clamp(min=0))", "schedules"),
+    ("product to T in place of t", "schedules", "torch.log1p(-betas).cumsum(0)", "torch.log1p(-betas).sum().expand(steps)", "schedules"),
+    ("noise at the last step", "samplers", "        if s == 0:\n            return x0_hat\n        (alpha_t, sigma_t, *_), (alpha_s, sigma_s, *_) = _at(schedule, t), _at(schedule, s)\n        a =", "        (alpha_t, sigma_t, *_), (alpha_s, sigma_s, *_) = _at(schedule, t), _at(schedule, s)\n        sigma_s = max(sigma_s, 0.05)\n        a =", "samplers"),
+    ("the limit of sigma sigma_dot at t = 0", "schedules", "return -alpha * alpha_dot\n", "return sigma * sigma_dot\n", "schedules"),
+    ("data and noise exchanged", "schedules", "return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)", "return t, 1 - t, torch.ones_like(t), -torch.ones_like(t)", "schedules"),
+    ("velocity with the wrong sign", "samplers", "alpha_dot * x0_hat + sigma_dot *", "alpha_dot * x0_hat - sigma_dot *", "samplers"),
+    ("Heun without its correction", "samplers", "return x + (s - t) * (v_t + v_s) / 2", "return x + (s - t) * v_t", "samplers"),
+    ("Heun corrects at the old time", "samplers", "x + (s - t) * v_t, s)", "x + (s - t) * v_t, t)", "samplers"),
+    ("guidance off by one", "samplers", "return uncond + scale * (", "return uncond + (1 + scale) * (", "guidance"),
+    ("guidance from the conditional side", "samplers", "return uncond + scale * (cond_denoise(x_t, t) - uncond)", "cond = cond_denoise(x_t, t)\n        return cond + scale * (cond - uncond)", "guidance"),
+    ("guidance on some channels only", "samplers", "return uncond + scale * (cond_denoise(x_t, t) - uncond)", "guided = uncond + scale * (cond_denoise(x_t, t) - uncond)\n        return torch.cat([guided[:, :1], uncond[:, 1:]], dim=1)", "guidance"),
+    ("the condition never reaches the network", "denoisers", "model(x_t, t) if cond is None else model(x_t, t, cond)", "model(x_t, t)", "guidance"),
+    ("training drops the condition", "training", "output = model(x_t, t) if cond is None else model(x_t, t, cond)", "output = model(x_t, t)", "guidance training"),
+    ("a network that ignores t", "denoisers", "self.norm(h) + self.time(time)", "self.norm(h)", "denoisers"),
+    ("time embedding without its sine", "denoisers", "torch.cat([angles.sin(), angles.cos()], dim=1)", "torch.cat([angles, angles], dim=1)", "denoisers"),
+    ("a missing activation", "denoisers", "nn.Linear(width, width), nn.SiLU(), nn.Linear", "nn.Linear(width, width), nn.Identity(), nn.Linear", "denoisers"),
+    ("EMA with its factors exchanged", "training", "average.lerp_(weight, 1 - decay)", "average.lerp_(weight, decay)", "training"),
+    ("target of v with the wrong sign", "training", "expand(schedule.alpha_dot(t), x0) * x0 + expand", "expand(schedule.alpha_dot(t), x0) * x0 - expand", "training"),
+    ("random tensors for data", "oracle", "means = self.means[which]", "means = torch.randn(n, self.means.shape[1])", "oracle"),
+    ("responsibilities without the weights", "oracle", "torch.addmm(self.weights.log().to(x_t), query", "torch.addmm(torch.zeros_like(self.weights).to(x_t), query", "oracle"),
+    ("swapped axes in unpatchify", "transformer", 'return rearrange(tokens, f"{after} -> {before}"', 'return rearrange(tokens, f"{after} -> {before}".replace("(f h w)", "(f w h)")', "transformer"),
+    ("rows and columns of a patch exchanged", "transformer", "pf ph pw c)", "pf pw ph c)", "transformer"),
+    ("rotary positions on the query alone", "transformer", "rotate(k, angles)", "k", "transformer"),
+    ("rotary positions on the value too", "transformer", "rotate(k, angles), v)", "rotate(k, angles), rotate(v, angles))", "transformer"),
+    ("a rotation that is none", "transformer", "a * cos - b * sin, a * sin + b * cos", "a * cos + b * sin, a * sin + b * cos", "transformer"),
+    ("row and column share one angle", "transformer", "places[:, [i]]", "places[:, [2 * (i > 0)]]", "transformer"),
+    ("gates that do not start at zero", "transformer", "self.modulation = _zero(nn.Linear(width, 6 * width))", "self.modulation = nn.Linear(width, 6 * width)", "transformer"),
+    ("one gate for both", "transformer", "gate2 * self.mlp", "gate1 * self.mlp", "transformer"),
+    ("scale without its 1", "transformer", "x * (1 + scale) + shift", "x * scale + shift", "transformer"),
+    ("heads and numbers exchanged", "transformer", "(three h d) -> three b h n d", "(three d h) -> three b h n d", "transformer"),
+    ("label ignored", "transformer", "return self.embed_label(label)", "return 0.0 * self.embed_label(label)", "transformer"),
+    ("Frechet distance of standard deviations", "metrics", "s_a, s_b = torch.cov(a.T), torch.cov(b.T)", "s_a, s_b = torch.cov(a.T).diag().diag(), torch.cov(b.T).diag().diag()", "metrics"),
+    ("Frechet distance without the means", "metrics", "(a.mean(0) - b.mean(0)).square().sum() + s_a", "s_a", "metrics"),
+    ("precision and recall exchanged", "metrics", "return precision, (between", "return (between <= radius_generated).any(dim=1).float().mean().item(), precision\n    return precision, (between", "metrics"),
+    ("a point is its own neighbour", "metrics", "kthvalue(neighbours + 1, dim=1)", "kthvalue(neighbours, dim=1)", "metrics"),
+    ("held out is not held out", "datasets", '"test": slice(898, None)', '"test": slice(None, 898)', "datasets"),
+]  # fmt: skip
+
+
+def survivors() -> list[str]:
+    """Plant each bug in a copy, run its tests there, and return the names of the bugs that no test noticed."""
+    alive = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("sora_lib", "tests", "teaching", "training", "pyproject.toml", "dev.py", "requirements.txt"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        for what, file, old, new, tests in MUTATIONS:
+            path = copy / "sora_lib" / f"{file}.py"
+            code = path.read_text(encoding="utf-8")
+            path.write_text(code.replace(old, new, 1), encoding="utf-8")
+            files = [f"tests/test_{test}.py" for test in tests.split()]
+            command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:nbval", "-p", "no:cacheprovider", *files]
+            run = subprocess.run(
+                command, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, text=True
+            )
+            path.write_text(code, encoding="utf-8")
+            first = next((line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+            print(f"{'caught' if first else 'SURVIVED'}: {what}. {first[:100]}", flush=True)
+            if not first:
+                alive.append(what)
+    return alive
+
+
+if __name__ == "__main__":
+    left = survivors()
+    print(f"{len(MUTATIONS)} bugs planted, {len(MUTATIONS) - len(left)} caught")
+    sys.exit(bool(left))
