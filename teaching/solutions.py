@@ -1,6 +1,7 @@
-"""Solutions of the exercises in place, chapters 00 to 05: a value or function for each check in sora_lib/checks.py."""
+"""Solutions of the exercises in place, chapters 00 to 07: a value or function for each check in sora_lib/checks.py."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -84,3 +85,67 @@ def velocity_target(x0: Tensor, eps: Tensor) -> Tensor:
 def ema_update(average: Tensor, weight: Tensor, decay: float) -> Tensor:
     """A decay near 1 keeps nearly all of the average."""
     return decay * average + (1 - decay) * weight
+
+
+# --- 06, fewer steps
+
+# Two calls a step, but one for the last, which returns x0_hat: 2 * 20 - 1.
+heun_calls = 39.0
+
+
+def heun_step(velocity: Callable[[Tensor, float], Tensor], x: Tensor, t: float, s: float) -> Tensor:
+    """Try Euler's step, look again at its end, and go with the mean of both velocities."""
+    here = velocity(x, t)
+    there = velocity(x + (s - t) * here, s)
+    return x + (s - t) * (here + there) / 2
+
+
+# --- 07, flow matching
+
+# Only (x0, eps) = (-1, 1) and (1, -1) meet at 0, with equal density of eps: v = 2 with chance 1/4, -2 with chance 3/4.
+crossing_velocity = -1.0
+
+
+def reversed_clean(x_s: Tensor, s: float, u: Tensor) -> Tensor:
+    """Walk on at velocity u for the time that is left."""
+    return x_s + (1 - s) * u
+
+
+def bending(start: Tensor, end: Tensor, velocities: Tensor) -> Tensor:
+    """The mean squared deviation of the velocities from the straight way: `[B, D]` stretches over the K times."""
+    return (start - end - velocities).square().mean()
+
+
+# --- 09, guidance
+
+# The paper's w counts from the conditional answer: 0.8 + 2 * (0.8 - 0.2), the same as 0.2 + 3 * (0.8 - 0.2).
+guided_value = 2.0
+
+
+def dropped_labels(label: Tensor, u: Tensor, share: float, none: int) -> Tensor:
+    """A uniform number lies below `share` with probability `share`."""
+    return torch.where(u < share, none, label)
+
+
+def interval_guidance(cond: Tensor, uncond: Tensor, t: Tensor, scale: float, low: float, high: float) -> Tensor:
+    """Each sample has its own scale: `scale` inside the interval, 1 outside, which is the conditional answer."""
+    factor = torch.where((t > low) & (t < high), scale, 1.0)
+    return uncond + factor[:, None] * (cond - uncond)
+
+
+# --- 10, latents
+
+# What is left out: (2^2 + 1^2) / (5 * 4).
+pca_error = 0.25
+
+
+def kl_to_width(mean: Tensor, log_var: Tensor, c: float) -> Tensor:
+    """In units of c the mean is mean / c and the variance var / c^2; the KL does not depend on units."""
+    log_var = log_var - 2 * math.log(c)
+    return ((mean / c) ** 2 + log_var.exp() - 1 - log_var) / 2
+
+
+def normalise_video(z: Tensor) -> Tensor:
+    """All axes but the channels'."""
+    axes = (0, 2, 3, 4)
+    return (z - z.mean(axes, keepdim=True)) / z.std(axes, correction=0, keepdim=True)

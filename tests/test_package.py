@@ -55,7 +55,7 @@ def test_data_flows_one_way():
 
     for name in needs:
         assert all(name not in reach(other) for other in needs[name])
-    assert needs["validate"] == needs["article"] == needs["checks"] == set()
+    assert needs["validate"] == needs["article"] == needs["marking"] == set()
     for ground in ("schedules", "metrics", "plotting"):
         assert needs[ground] == {"validate"}
     assert "training" not in reach("samplers") | reach("oracle") | reach("denoisers")
