@@ -3,10 +3,12 @@
 import nbformat
 import numpy as np
 import pytest
-from pictures import central, halves, picture, plot_area, share, shown, spread
+import torch
+from pictures import central, halves, picture, places, plot_area, share, shown, spread
 from playwright.sync_api import expect
 
 import dev
+from sora_lib.pretrained import load_pretrained
 
 
 def scrubbers(path):
@@ -53,6 +55,26 @@ def model_covers_exact(first, last):
     return shown(last, "exact").sum() < shown(first, "exact").sum() / 2
 
 
+def cloud_rises(first, last):
+    return places(last, "exact")[:, 1].mean() > places(first, "exact")[:, 1].mean() + 0.4
+
+
+def digits_shown(picture):
+    """What the probe reads on the left and on the right, where each plot is one digit, dark on white."""
+    middles = (np.arange(8) + 0.5) / 8
+    images = []
+    for half in halves(picture):
+        area = plot_area(half).mean(axis=2)
+        rows, columns = ((middles * size).astype(int) for size in area.shape)
+        images.append(1 - area[np.ix_(rows, columns)] / 255)
+    with torch.no_grad():
+        return load_pretrained("digit-probe")(torch.tensor(np.stack(images))[:, None].float()).argmax(1).tolist()
+
+
+def a_three_becomes_an_eight(first, last):
+    return digits_shown(first) == [3, 3] and digits_shown(last) == [8, 8]
+
+
 def lines(picture):
     """The pixels of grey lines."""
     area = plot_area(picture)
@@ -87,6 +109,8 @@ SHOWS = {
     "Two samplers side by side": two_holes_appear,
     "Exact denoiser": arrows_grow,
     "Errors of the trained network": all_meet_in_the_middle,
+    "Points guided to the top class": cloud_rises,
+    "From one digit to another": a_three_becomes_an_eight,
     "Euler's path against the exact path": model_covers_exact,
     "Straight pairs and the flow of their mean": clouds_become_moons,
 }

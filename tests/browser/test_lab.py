@@ -67,6 +67,55 @@ def other_exact_points_as_far_apart(low, high):
     return (before & after).sum() < before.sum() / 2 and 0.9 < spread(high, "exact") / spread(low, "exact") < 1.1
 
 
+def six_digits(picture):
+    """Six digits side by side below a title: `[6, 32 * 32]`, bright on dark."""
+    body = picture[len(picture) // 4 :].mean(axis=2)
+    body = body[(body < 200).mean(axis=1) > 0.5]
+    size = body.shape[1] // 6
+    i = np.linspace(0, len(body) - 1, 32).astype(int)
+    return np.stack([body[np.ix_(i, k * size + i * (size - 1) // i[-1])].ravel() for k in range(6)])
+
+
+def alike(picture):
+    """The mean correlation of the six with each other."""
+    return np.corrcoef(six_digits(picture))[np.triu_indices(6, 1)].mean()
+
+
+def six_become_alike(low, high):
+    return alike(high) > alike(low) + 0.1
+
+
+def zeros_lose_their_hole(low, high):
+    middle = [six_digits(p).mean(axis=0).reshape(32, 32)[12:18, 12:18].mean() for p in (low, high)]
+    return middle[1] > 1.5 * middle[0]
+
+
+def other_digits_of_a_kind(low, high):
+    a, b = six_digits(low), six_digits(high)
+    return np.corrcoef(a.mean(0), b.mean(0))[0, 1] > 0.7 and abs(a - b).mean() > 5
+
+
+def _hue(picture):
+    """How much more red than blue, in the right half, which shows a change in orange and purple."""
+    right = halves(picture)[1]
+    return right[..., 0] - right[..., 2]
+
+
+def the_change_turns_round(low, high):
+    a, b = _hue(low).ravel(), _hue(high).ravel()
+    return np.corrcoef(a, b)[0, 1] < -0.5
+
+
+def the_change_moves_down(low, high):
+    """From the first latent number, at the top left, to the last, at the bottom right."""
+    rows = [np.average(np.arange(len(hue)), weights=abs(hue).sum(axis=1)) for hue in (_hue(low), _hue(high))]
+    return rows[1] > rows[0] + 20
+
+
+def another_digit(low, high):
+    return abs(halves(low)[0] - halves(high)[0]).mean() > 20
+
+
 def signal_falls(low, high):
     """On the left the black curve ends lower; on the right more points are further out than the moons reach."""
 
@@ -92,6 +141,16 @@ SHOWS = {
 
 SAMPLERS = "500 samples of the chosen sampler, with the middle lines of the moons"
 SHOWS |= {(SAMPLERS, "steps"): exact_points_spread, (SAMPLERS, "seed"): other_exact_points_as_far_apart}
+
+SIX = "Six generated digits"
+SHOWS |= {
+    (SIX, "digit"): zeros_lose_their_hole,
+    (SIX, "scale"): six_become_alike,
+    (SIX, "seed"): other_digits_of_a_kind,
+}
+POKED = "A digit decoded after one of its latent numbers was moved"
+SHOWS |= {(POKED, "digit"): another_digit, (POKED, "number"): the_change_moves_down}
+SHOWS |= {(POKED, "move"): the_change_turns_round}
 
 CHAPTERS = [path for path in dev.find_notebooks([]) if uses_controls(path)]
 
