@@ -51,6 +51,7 @@ LANGUAGE = {  # what a notebook says of its language; without Python's version, 
 }
 SECONDS, MEGABYTES, FILE_MEGABYTES = 90, 1500, 1  # the budget of one notebook
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
+TWO = ["-n", "2", "--dist", "loadfile"]  # notebooks at a time: most of them use one processor
 KINDS = {"tests", "failures", "errors", "skipped"}  # what pytest's report counts
 WINDOWS = os.name == "nt"
 
@@ -407,7 +408,7 @@ def test(args):
         ("lint", run_ruff, ["check", "."]),
         ("format", run_ruff, ["format", "--check", "."]),
         ("unit tests", run_pytest, unit and ["-p", "no:nbval", *unit]),
-        ("notebooks", run_pytest, books and [*NBVAL, *books]),
+        ("notebooks", run_pytest, books and [*NBVAL, *(TWO if (os.cpu_count() or 1) > 1 else []), *books]),
         ("browser tests", run_browser_tests, browser and ["-p", "no:nbval", *browser]),
     ]
     total = collections.Counter()
