@@ -56,6 +56,12 @@ MUTATIONS = [
     ("precision and recall exchanged", "metrics", "return precision, (between", "return (between <= radius_generated).any(dim=1).float().mean().item(), precision\n    return precision, (between", "metrics"),
     ("a point is its own neighbour", "metrics", "kthvalue(neighbours + 1, dim=1)", "kthvalue(neighbours, dim=1)", "metrics"),
     ("held out is not held out", "datasets", '"test": slice(898, None)', '"test": slice(None, 898)', "datasets"),
+    ("the draw with the variance for its root", "autoencoder", "(log_var / 2).exp()", "log_var.exp()", "autoencoder"),
+    ("KL without its half", "autoencoder", "- 1 - log_var) / 2", "- 1 - log_var)", "autoencoder"),
+    ("latents scaled by the variance", "autoencoder", "self.std.copy_(std)", "self.std.copy_(std**2)", "autoencoder"),
+    ("normalisation not undone", "autoencoder", "return self.decoder(z * std + mean)", "return self.decoder(z)", "autoencoder"),
+    ("no draw", "autoencoder", "mean + (log_var / 2).exp() * eps", "mean", "autoencoder"),
+    ("mean and log variance exchanged", "autoencoder", "mean, log_var = output.chunk(2, dim=1)", "log_var, mean = output.chunk(2, dim=1)", "autoencoder"),
 ]  # fmt: skip
 
 
