@@ -1,6 +1,7 @@
 """Instant checks for the exercises: `check.NAME(answer)` prints a tick, or a hint that fits the mistake."""
 
 from .checks_images import (
+    attention,
     bending,
     crossing_velocity,
     dropped_labels,
@@ -10,8 +11,10 @@ from .checks_images import (
     interval_guidance,
     kl_to_width,
     normalise_video,
+    patches_to_image,
     pca_error,
     reversed_clean,
+    weights_factor,
 )
 from .checks_points import (
     alpha_bar,
@@ -32,6 +35,7 @@ from .checks_points import (
 
 __all__ = [
     "alpha_bar",
+    "attention",
     "bending",
     "best_constant",
     "best_guess",
@@ -49,11 +53,13 @@ __all__ = [
     "kl_to_width",
     "middle_variance",
     "normalise_video",
+    "patches_to_image",
     "pca_error",
     "posterior_mean",
     "reversed_clean",
     "time_features",
     "velocity_target",
     "video_numbers",
+    "weights_factor",
     "zero_velocity_loss",
 ]

@@ -72,6 +72,60 @@ def bending(answer: object) -> None:
     mark_function("bending", answer, lambda a, b, v: (a - b - v).square().mean(), inputs, mistakes)
 
 
+def weights_factor(answer: object) -> None:
+    """Chapter 08: how many times more attention weights a block has with patches of 1 x 1 in place of 2 x 2."""
+    mistakes = [
+        (4.0, "that is how many times more tokens there are; every token attends to every token"),
+        (2.0, "the patch halves along both axes, so there are 4 times as many tokens; and the weights?"),
+        (256.0, "that is the number of weights of one head with 2 x 2; the factor is asked for"),
+        (4096.0, "that is the number of weights of one head with 1 x 1; divide by that with 2 x 2"),
+    ]
+    mark_number("weights_factor", answer, 16.0, mistakes)
+
+
+def patches_to_image(answer: object) -> None:
+    """Chapter 08: `patches_to_image(tokens [B, rows columns, p p], p, rows, columns)`, `[B, rows p, columns p]`."""
+
+    def put(order: tuple[int, ...], swapped: bool = False) -> Callable:
+        def back(x: Tensor, p: int, rows: int, columns: int) -> Tensor:
+            grid = (columns, rows) if swapped else (rows, columns)
+            return x.reshape(len(x), *grid, p, p).permute(order).reshape(len(x), rows * p, columns * p)
+
+        return back
+
+    mistakes = [
+        (put((0, 1, 2, 3, 4)), "a reshape alone lays each token out along a row; bring its rows under each other"),
+        (put((0, 2, 3, 1, 4), swapped=True), "rows and columns of the grid are exchanged: tokens come row by row"),
+        (put((0, 1, 4, 2, 3)), "rows and columns inside the patches are exchanged"),
+        (put((0, 2, 4, 1, 3), swapped=True), "rows and columns are exchanged, of the grid and inside the patches"),
+    ]
+    inputs = [(random_tensor(2, 12, 4, seed=1), 2, 3, 4), (random_tensor(1, 10, 9, seed=2), 3, 5, 2)]
+    mark_function("patches_to_image", answer, put((0, 1, 3, 2, 4)), inputs, mistakes)
+
+
+def attention(answer: object) -> None:
+    """Chapter 08: `attention(q [N, D], k [M, D], v [M, D])`, softmax(q k^T / sqrt(D)) v."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, power: float = 0.5, axis: int = -1) -> Tensor:
+        return torch.softmax(q @ k.T / q.shape[1] ** power, dim=axis) @ v
+
+    mistakes = [
+        (lambda q, k, v: attend(q, k, v, power=0), "the scores are not divided by the root of D"),
+        (lambda q, k, v: attend(q, k, v, power=1), "divide by the root of D, not by D"),
+        (lambda q, k, v: attend(q, k, v, power=-0.5), "divide by the root of D; you multiplied"),
+        (lambda q, k, v: attend(q, k, v, axis=0), "the weights of each query sum to 1: the softmax runs over the keys"),
+        (lambda q, k, v: q @ k.T / q.shape[1] ** 0.5 @ v, "the softmax is missing"),
+        (lambda q, k, v: attend(q, k, k), "what is collected are the values, not the keys"),
+        (lambda q, k, v: attend(q, v, k), "keys and values are exchanged"),
+        (
+            lambda q, k, v: torch.softmax(q @ k.T / len(k) ** 0.5, dim=-1) @ v,
+            "the root is of D, the numbers of a query, not of the number of keys",
+        ),
+    ]
+    inputs = [tuple(2 * random_tensor(n, 8, seed=s + i) for i, n in enumerate((3, 5, 5))) for s in (1, 4)]
+    mark_function("attention", answer, attend, inputs, mistakes)
+
+
 def guided_value(answer: object) -> None:
     """Chapter 09: guidance of strength w = 2, as the paper counts it, where uncond says 0.2 and cond 0.8."""
     mistakes = [

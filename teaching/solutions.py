@@ -116,6 +116,24 @@ def bending(start: Tensor, end: Tensor, velocities: Tensor) -> Tensor:
     return (start - end - velocities).square().mean()
 
 
+# --- 08, images and DiT
+
+# 64 tokens in place of 16, and a weight for each pair of tokens: 64^2 / 16^2.
+weights_factor = 16.0
+
+
+def patches_to_image(tokens: Tensor, p: int, rows: int, columns: int) -> Tensor:
+    """Split the tokens into rows and columns of the grid and of the patch, then bring the two rows together."""
+    x = tokens.reshape(len(tokens), rows, columns, p, p)
+    return x.permute(0, 1, 3, 2, 4).reshape(len(tokens), rows * p, columns * p)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Each query's weights over the keys sum to 1: `[N, M]`."""
+    weights = torch.softmax(q @ k.T / math.sqrt(q.shape[1]), dim=1)
+    return weights @ v
+
+
 # --- 09, guidance
 
 # The paper's w counts from the conditional answer: 0.8 + 2 * (0.8 - 0.2), the same as 0.2 + 3 * (0.8 - 0.2).
