@@ -60,11 +60,12 @@ def cloud_rises(first, last):
 
 
 def digits_shown(picture):
-    """What the probe reads on the left and on the right, where each plot is one digit, dark on white."""
+    """What the probe reads on the left and on the right: each half is one digit, dark on white, below a title."""
     middles = (np.arange(8) + 0.5) / 8
     images = []
     for half in halves(picture):
-        area = plot_area(half).mean(axis=2)
+        side = half.shape[1] - 7  # 3 pixels of margin on the left, 4 on the right, 6 below
+        area = half[-side - 6 : -6, 3 : side + 3].mean(axis=2)
         rows, columns = ((middles * size).astype(int) for size in area.shape)
         images.append(1 - area[np.ix_(rows, columns)] / 255)
     with torch.no_grad():

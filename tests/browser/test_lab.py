@@ -46,7 +46,7 @@ def points_spread(low, high):
 
 
 def left_points_spread(low, high):
-    return points_spread(halves(low)[0], halves(high)[0])
+    return spread(halves(high)[0], "model") > 3 * spread(halves(low)[0], "model")
 
 
 def points_draw_together(low, high):
