@@ -1,12 +1,17 @@
-"""Data to learn from: sets of 2-D points whose exact law is known, and real handwritten digits."""
+"""Data to learn from: 2-D points whose exact law is known, real handwritten digits, and captioned video of them."""
 
+import functools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from .oracle import GaussianMixture
-from .validate import check_choice, check_tensor
+from .text import COLORS, DIGITS, DIRECTIONS, SHAPES, SPEEDS, SUBJECTS, Thing, describe
+from .validate import check_choice, check_count, check_tensor
 
 POINT_SETS = ("moons", "swiss_roll", "gaussians")
 PARTS = {"all": slice(None), "train": slice(898), "test": slice(898, None)}  # of the digits
@@ -69,3 +74,173 @@ def digits(part: str = "all") -> tuple[Tensor, Tensor]:
     bunch = load_digits()
     images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16  # [1797, 1, 8, 8]
     return images[PARTS[part]], torch.tensor(bunch.target)[PARTS[part]]
+
+
+FPS = 8  # frames a second, for showing
+SIZE = 14.0  # pixels: the side of the square that holds a thing
+PIXELS_PER_FRAME = {"slow": 0.5, "fast": 1.5}
+STRAIGHT = 8  # frame steps at least before the first bounce
+RGB = {
+    "red": (1.0, 0.15, 0.15),
+    "green": (0.1, 0.85, 0.25),
+    "blue": (0.2, 0.4, 1.0),
+    "yellow": (1.0, 0.85, 0.1),
+    "purple": (0.75, 0.2, 0.95),
+    "white": (1.0, 1.0, 1.0),
+}
+HELD_OUT = {  # pairs that no training video shows
+    *(("zero", "green"), ("one", "purple"), ("two", "yellow"), ("three", "red"), ("four", "white"), ("six", "blue")),
+    *(("seven", "green"), ("nine", "yellow"), ("circle", "blue"), ("square", "purple"), ("triangle", "red")),
+    *(("zero", "left"), ("two", "up right"), ("five", "down"), ("eight", "up left"), ("nine", "right")),
+    *(("circle", "down left"), ("square", "up"), ("triangle", "down right")),
+}
+
+
+def held_out(thing: Thing) -> bool:
+    """Whether this combination of subject and colour, or of subject and direction, is kept out of training."""
+    return not HELD_OUT.isdisjoint(((thing.subject, thing.color), (thing.subject, thing.direction)))
+
+
+def _choice(options: Sequence[str], generator: torch.Generator | None) -> str:
+    return options[int(torch.randint(len(options), (), generator=generator))]
+
+
+def random_scene(
+    things: int = 1,
+    *,
+    subjects: Sequence[str] = SUBJECTS,
+    combinations: str = "training",
+    generator: torch.Generator | None = None,
+) -> tuple[Thing, ...]:
+    """One or two things, nearer first, uniform over all that `combinations` allows; two differ in colour.
+
+    combinations: "training", "held out" or "all".
+    """
+    check_choice("combinations", combinations, ("training", "held out", "all"))
+    scene: list[Thing] = []
+    while len(scene) < things:
+        direction = _choice(DIRECTIONS, generator)
+        speed = None if direction == "still" else _choice(SPEEDS, generator)
+        thing = Thing(_choice(subjects, generator), _choice(COLORS, generator), direction, speed)
+        allowed = combinations == "all" or held_out(thing) == (combinations == "held out")
+        if allowed and thing.color not in [other.color for other in scene]:
+            scene.append(thing)
+    return tuple(scene)
+
+
+def shortened(scene: Sequence[Thing], generator: torch.Generator | None = None) -> tuple[Thing, ...]:
+    """The same things with each of colour, motion and speed left out of the description by the toss of a coin."""
+
+    def maybe(value: str | None) -> str | None:
+        return value if torch.rand((), generator=generator) < 0.5 else None
+
+    return tuple(
+        Thing(thing.subject, maybe(thing.color), maybe(thing.direction), maybe(thing.speed)) for thing in scene
+    )
+
+
+@functools.cache
+def _sprites(part: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pictures of all subjects, `[N, 1, 28, 28]`, and for each subject the indices of its pictures."""
+    images, labels = digits(part)
+    images = interpolate(images, size=28, mode="bicubic", align_corners=False).clamp(0, 1)
+    axis = (torch.arange(28) + 0.5) / 14 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    inside = {  # how far a pixel lies inside, in half sides
+        "circle": 0.86 - (x**2 + y**2).sqrt(),
+        "square": 0.76 - torch.maximum(x.abs(), y.abs()),
+        "triangle": torch.minimum(0.8 - y, (y + 0.92 - 1.92 * x.abs()) / 2.16),
+    }
+    shapes = torch.stack([(inside[name] * 14 + 0.5).clamp(0, 1) for name in SHAPES])[:, None]
+    which = {name: (labels == i).nonzero().flatten() for i, name in enumerate(DIGITS)}
+    which |= {name: torch.tensor([len(images) + i]) for i, name in enumerate(SHAPES)}
+    return torch.cat([images, shapes]), which
+
+
+def velocity(thing: Thing) -> Tensor:
+    """Pixels a frame to the right and down, `[2]`; all eight directions of one speed are equally fast."""
+    words = thing.direction.split()
+    way = torch.tensor([float("right" in words) - ("left" in words), float("down" in words) - ("up" in words)])
+    return way / way.norm().clamp(min=1) * PIXELS_PER_FRAME.get(thing.speed, 0.0)
+
+
+def bounced(start: Tensor, speed: Tensor, room: Tensor, frames: int) -> Tensor:
+    """Positions `[B, frames, 2]` under the law of motion: constant velocity, mirrored at 0 and at `room`.
+
+    start, speed and room: `[B, 2]`, in pixels and pixels a frame.
+    """
+    free = start[:, None] + speed[:, None] * torch.arange(frames)[:, None]  # [B, frames, 2]
+    return room[:, None] - (free.remainder(2 * room[:, None]) - room[:, None]).abs()
+
+
+@dataclass
+class Clips:
+    """Captioned video and all that is true of it. Of two things the first is the nearer.
+
+    video `[B, 3, F, H, W]` in [0, 1]; captions and scenes, one a clip; centers `[B, things, F, 2]`, x to the right and
+    y down, in pixels; velocities `[B, things, 2]` of the first step, in pixels a frame; sprites `[B, things]`, which
+    picture of the digits' half was used.
+    """
+
+    video: Tensor
+    captions: list[str]
+    scenes: list[tuple[Thing, ...]]
+    centers: Tensor
+    velocities: Tensor
+    sprites: Tensor
+
+
+def film(
+    scenes: Sequence[Sequence[Thing]],
+    *,
+    frames: int = 17,
+    height: int = 32,
+    width: int = 32,
+    part: str = "train",
+    captions: Sequence[str] | None = None,
+    generator: torch.Generator | None = None,
+) -> Clips:
+    """Video of the given scenes, equally many things in each; all of a thing must be said.
+
+    A clip starts at a random place from which no wall is met in the first 8 steps; the handwriting is drawn from
+    `part` of the digits. Without captions, each clip gets the plain one. Raises ValueError for sizes in which a thing
+    has no room to move.
+    """
+    check_count("frames", frames)
+    check_choice("part", part, PARTS)
+    if min(check_count("height", height), check_count("width", width)) < 32:
+        raise ValueError(f"height and width must be 32 or more, so that things have room, got {height} and {width}")
+    pictures, which = _sprites(part)
+    n = len(scenes[0])
+    flat = [thing for scene in scenes for thing in scene]  # B n
+    choice = torch.rand(len(flat), generator=generator)
+    sprites = torch.stack([which[t.subject][int(c * len(which[t.subject]))] for t, c in zip(flat, choice, strict=True)])
+    speeds = torch.stack([velocity(thing) for thing in flat])  # [B n, 2]
+    room = torch.tensor([width - SIZE, height - SIZE]).expand_as(speeds)
+    ahead = STRAIGHT * speeds
+    low, high = (-ahead).clamp(min=0), room - ahead.clamp(min=0)  # where a clip may start
+    start = low + (high - low) * torch.rand(speeds.shape, generator=generator)
+    corners = bounced(start, speeds, room, frames)  # [B n, F, 2]
+    centers = corners + SIZE / 2
+    # a thing's picture, looked up for each pixel of each frame
+    size = torch.tensor([width, height])
+    theta = torch.zeros(len(flat) * frames, 2, 3)
+    theta[:, [0, 1], [0, 1]] = size / SIZE
+    theta[:, :, 2] = ((size - 2 * centers) / SIZE).flatten(0, 1)
+    grid = affine_grid(theta, [len(theta), 1, height, width], align_corners=False)
+    tiles = pictures[sprites].repeat_interleave(frames, 0)  # [B n F, 1, 28, 28]
+    cover = grid_sample(tiles, grid, align_corners=False).reshape(len(scenes), n, 1, frames, height, width)
+    color = torch.tensor([RGB[thing.color] for thing in flat]).reshape(len(scenes), n, 3, 1, 1, 1)
+    video = torch.zeros(len(scenes), 3, frames, height, width)
+    for i in reversed(range(n)):  # the nearer one last, over the others
+        video = video * (1 - cover[:, i]) + cover[:, i] * color[:, i]
+    captions = [describe(scene) for scene in scenes] if captions is None else list(captions)
+    shape = (len(scenes), n)
+    return Clips(
+        video,
+        captions,
+        [tuple(scene) for scene in scenes],
+        centers.reshape(*shape, frames, 2),
+        speeds.reshape(*shape, 2),
+        sprites.reshape(shape),
+    )

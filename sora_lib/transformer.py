@@ -99,9 +99,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor, mask: Tensor | None = None) -> Tensor:
+        """mask: True where a token may be looked at, `[B, 1, 1, N]`; without it, everywhere."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        h = scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)  # [B, heads, N, D]
+        h = scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, mask)  # [B, heads, N, D]
         return self.out(rearrange(h, "b h n d -> b n (h d)"))
 
 
@@ -184,14 +185,17 @@ class DiT(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         x_t = check_tensor("x_t", x_t, [None, self.channels, None, None, None])
         grid = grid_of(x_t, self.patch_size)
-        angles = rotary_angles(grid, self.head_dim).to(x_t)  # [N, head_dim / 2]
         condition = self.embed_time(check_times(t, len(x_t))) + self._label(label, len(x_t))  # [B, width]
-        h = self.embed_patch(patchify(x_t, self.patch_size))  # [B, N, width]
+        return self.transform(self.embed_patch(patchify(x_t, self.patch_size)), condition, grid)
+
+    def transform(self, h: Tensor, condition: Tensor, grid: Size) -> Tensor:
+        """Tokens `[B, N, width]` through all blocks, told the condition `[B, width]`: `[B, C, F, H, W]`."""
+        angles = rotary_angles(grid, self.head_dim).to(h)  # [N, head_dim / 2]
         if self.absolute:
             h = h + place_code(grid, self.width).to(h)
         for block in self.blocks:
             h = block(h, condition, angles)
-        return unpatchify(self.final(h, condition), self.patch_size, grid)  # [B, C, F, H, W]
+        return unpatchify(self.final(h, condition), self.patch_size, grid)
 
     def _label(self, label: Tensor | None, batch: int) -> Tensor | float:
         """What the label adds to the condition, `[B, width]`; nothing for a network without labels."""
