@@ -5,7 +5,9 @@ Source: Auto-Encoding Variational Bayes, arXiv 1312.6114.
 """
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import pad, silu
 
 from .validate import check_count, check_number, check_tensor
 
@@ -84,3 +86,83 @@ class Autoencoder(nn.Module):
         """The channels' mean and std, each `[1, channels, 1, ...]`, with as many axes as z."""
         shape = [1, -1] + [1] * (z.ndim - 2)
         return self.mean.reshape(shape), self.std.reshape(shape)
+
+
+CUT = "b c (f pf) (h ph) (w pw) -> b (pf ph pw c) f h w"
+
+
+class CausalBlock(nn.Module):
+    """h plus a correction, `[B, width, F, H, W]`: a look at the neighbours in space, then at the two frames before.
+
+    The norm is over the channels of each place alone: one over frames would let the future through.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.space = nn.Conv2d(width, width, 3, padding=1)
+        self.time = nn.Linear(3 * width, width)
+        nn.init.zeros_(self.time.weight)
+        nn.init.zeros_(self.time.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        frames = h.shape[2]
+        a = silu(self.norm(h.movedim(1, -1)))  # [B, F, H, W, width]
+        a = self.space(rearrange(a, "b f h w c -> (b f) c h w"))
+        a = rearrange(silu(a), "(b f) c h w -> b f h w c", f=frames)
+        past = pad(a, (0, 0, 0, 0, 0, 0, 2, 0))  # two frames of zeros before the first
+        a = torch.cat([past[:, i : i + frames] for i in range(3)], dim=-1)  # [B, F, H, W, 3 width]
+        return h + self.time(a).movedim(-1, 1)
+
+
+class VideoEncoder(nn.Module):
+    """Video `[B, 3, 1 + 4n, H, W]` to `[B, out, 1 + n, H / 4, W / 4]`, causal in time.
+
+    The first frame makes a group by itself, shown four times; then every four frames make one.
+    """
+
+    def __init__(self, out: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.inp = nn.Conv3d(3 * 4 * 4 * 4, width, 1)
+        self.blocks = nn.Sequential(*(CausalBlock(width) for _ in range(depth)))
+        self.out = nn.Conv3d(width, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_video(x)
+        x = torch.cat([x[:, :, :1].expand(-1, -1, 3, -1, -1), x], dim=2)  # [B, 3, 4 + 4n, H, W]
+        return self.out(self.blocks(self.inp(rearrange(x, CUT, pf=4, ph=4, pw=4))))
+
+
+class VideoDecoder(nn.Module):
+    """Latents `[B, channels, 1 + n, h, w]` to video `[B, 3, 1 + 4n, 4h, 4w]`, causal in time."""
+
+    def __init__(self, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.inp = nn.Conv3d(channels, width, 1)
+        self.blocks = nn.Sequential(*(CausalBlock(width) for _ in range(depth)))
+        self.out = nn.Conv3d(width, 3 * 4 * 4 * 4, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        before, after = CUT.split(" -> ")
+        x = rearrange(self.out(self.blocks(self.inp(z))), f"{after} -> {before}", pf=4, ph=4, pw=4)
+        return x[:, :, 3:]  # of the first group only the last frame
+
+
+class VideoAutoencoder(Autoencoder):
+    """The autoencoder of video `[B, 3, 1 + 4n, H, W]`: 4 times fewer frames, rows and columns, `channels` numbers each.
+
+    Causal: a latent frame, and a decoded one, depend on nothing that comes later. An image is a video of one frame.
+    """
+
+    def __init__(self, channels: int = 8, width: int = 128, depth: int = 4) -> None:
+        super().__init__(VideoEncoder(2 * channels, width, depth), VideoDecoder(channels, width, depth), channels)
+
+
+def check_video(x: Tensor) -> Tensor:
+    """Return x if it is a video `[B, 3, 1 + 4n, H, W]` whose height and width are multiples of 4."""
+    x = check_tensor("x", x, [None, 3, None, None, None])
+    if x.shape[2] % 4 != 1:
+        raise ValueError(f"x must have 1, 5, 9, ... frames (1 + 4n), got {x.shape[2]}")
+    if x.shape[3] % 4 or x.shape[4] % 4:
+        raise ValueError(f"height and width of x must be multiples of 4, got {x.shape[3]} and {x.shape[4]}")
+    return x

@@ -56,6 +56,63 @@ class DigitProbe(nn.Module):
         return self.head(self.features(images))  # [B, 10]
 
 
+def _pyramid(channels: int, width: int, features: int) -> nn.Sequential:
+    """Pictures `[B, channels, H, W]` of any size to `[B, features]`: four convolutions, then the largest answers."""
+    layers: list[nn.Module] = []
+    for before, after, kernel, stride in [(channels, width, 5, 2), (width, 2 * width, 3, 1), (2 * width,) * 2 + (3, 2)]:
+        layers += [nn.Conv2d(before, after, kernel, stride, kernel // 2), nn.BatchNorm2d(after), nn.SiLU()]
+    layers += [nn.Conv2d(2 * width, 3 * width, 3, padding=1), nn.BatchNorm2d(3 * width), nn.SiLU()]
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(3 * width, features), nn.SiLU())
+
+
+class VideoProbe(nn.Module):
+    """A classifier of captioned video: `[B, 3, F, H, W]` in [0, 1] to logits of subject, colour, direction and speed.
+
+    One part looks at frames 0, 4 and 8, each by itself, and averages; one looks at the motion of the first nine frames,
+    before the first bounce. It takes any size, and any number of frames: of one alone it tells no motion.
+    """
+
+    def __init__(self, kinds: dict[str, int], width: int = 32, features: int = 32) -> None:
+        super().__init__()
+        self.looks, self.motion = _pyramid(3, width, features), _pyramid(5, width, features)
+        self.heads = nn.ModuleDict({name: nn.Linear(features, count) for name, count in kinds.items()})
+
+    def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """What it sees of looks and of motion, `[B, features]` each; the space in which sets of videos are compared."""
+        check_tensor("video", video, [None, 3, None, None, None])
+        seen = [self.looks(2 * frame - 1) for frame in video[:, :, :9:4].unbind(2)]
+        light = video.amax(1)[:, :9:2]  # [B, 5, H, W]
+        light = torch.cat([light, light[:, -1:].expand(-1, 5 - light.shape[1], -1, -1)], dim=1)
+        return torch.stack(seen).mean(0), self.motion(2 * light - 1)
+
+    def forward(self, video: Tensor) -> dict[str, Tensor]:
+        looks, motion = self.features(video)
+        return {name: head(looks if name in LOOKS else motion) for name, head in self.heads.items()}
+
+
+LOOKS = ("subject", "color")
+
+
+def centroids(video: Tensor) -> Tensor:
+    """The centre of light of each frame of `[B, 3, F, H, W]` in [0, 1]: `[B, F, 2]`, x to the right, y down, in pixels.
+
+    Pixels darker than a quarter do not count; a black frame gives the middle.
+    """
+    light = (check_tensor("video", video, [None, 3, None, None, None]).amax(1) - 0.25).clamp(min=0) + 1e-6
+    y, x = ((torch.arange(size) + 0.5).to(light) for size in light.shape[2:])
+    total = light.sum((2, 3))  # [B, F]
+    return torch.stack([(light.sum(2) * x).sum(2) / total, (light.sum(3) * y).sum(2) / total], dim=2)
+
+
+def motion_error(video: Tensor, velocities: Tensor, steps: int = 8) -> Tensor:
+    """Mean distance between the step of the centre of light and the velocity `[B, 2]`, in pixels a frame step: `[B]`.
+
+    Over the first steps, in which nothing bounces. The tracker has an error of its own: measure it on real video.
+    """
+    moved = centroids(video)[:, : steps + 1].diff(dim=1)  # [B, steps, 2]
+    return (moved - velocities[:, None]).norm(dim=2).mean(1)
+
+
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Frechet distance between Gaussians fitted to features `[N, D]` and `[M, D]`, squared, as FID is.
 

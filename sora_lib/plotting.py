@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from einops import rearrange
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .validate import check_choice, check_count, check_tensor
 
@@ -106,3 +108,29 @@ def animation(frames: Sequence[bytes], alt: str, *, milliseconds: int = 120) -> 
     first, *rest = (Picture.open(io.BytesIO(frame)).convert("RGB").quantize(32) for frame in frames)
     moving = {"save_all": True, "append_images": rest, "loop": 0, "duration": check_count("milliseconds", milliseconds)}
     return Image(data=_png(first, optimize=True, **moving), format="png", alt=alt)
+
+
+def video_png(video: Tensor, *, columns: int = 4, zoom: int = 3, milliseconds: int = 120) -> bytes:
+    """Videos `[B, 3, F, H, W]` in [0, 1], side by side, `columns` in a row, as one PNG that moves if F > 1.
+
+    A grey line stands between them; what is missing in the last row is grey.
+    """
+    video = check_tensor("video", video, [None, 3, None, None, None]).detach().cpu()
+    columns = min(check_count("columns", columns), len(video))
+    framed = pad(video, (0, 1, 0, 1), value=0.3)
+    blank = torch.full_like(framed[:1], 0.3).expand(-len(video) % columns, -1, -1, -1, -1)
+    tiled = rearrange(torch.cat([framed, blank]), "(r k) c f h w -> f (r h) (k w) c", k=columns)
+    tiled = (255 * tiled[:, :-1, :-1].clamp(0, 1)).round().byte().repeat_interleave(check_count("zoom", zoom), 1)
+    first, *rest = (Picture.fromarray(frame.numpy()) for frame in tiled.repeat_interleave(zoom, 2))
+    moving = {"save_all": True, "append_images": rest, "loop": 0, "duration": check_count("milliseconds", milliseconds)}
+    return _png(first, optimize=True, **(moving if rest else {}))
+
+
+def film_strip(ax: Axes, video: Tensor, title: str = "", *, every: int = 2) -> Axes:
+    """One video `[3, F, H, W]` in [0, 1] as a strip of its frames, from left to right, each `every`-th."""
+    frames = check_tensor("video", video, [3, None, None, None])[:, :: check_count("every", every)].detach().cpu()
+    strip = rearrange(pad(frames, (0, 1), value=0.3), "c f h w -> h (f w) c")
+    ax.imshow(strip.clamp(0, 1), interpolation="nearest")
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
+    return ax

@@ -7,12 +7,14 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from .metrics import DigitProbe
+from .autoencoder import VideoAutoencoder
+from .metrics import DigitProbe, VideoProbe
+from .mini_sora import MiniSora
 from .transformer import DiT
 from .validate import check_choice
 
 FOLDER = Path(__file__).parent / "weights"
-KINDS = {"DigitProbe": DigitProbe, "DiT": DiT}
+KINDS = {kind.__name__: kind for kind in (DigitProbe, DiT, MiniSora, VideoAutoencoder, VideoProbe)}
 
 
 def pretrained_names() -> list[str]:

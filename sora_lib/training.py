@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,22 @@ def new_state(model: nn.Module, ema: float = 0.995, generator: torch.Generator |
     return TrainState(model, EMA(model, ema), torch.optim.Adam(model.parameters(), fused=True), generator)
 
 
+def uniform_times(n: int, generator: torch.Generator) -> Tensor:
+    """Training times `[n]`, uniform in [1e-3, 1]."""
+    return T_MIN + (1 - T_MIN) * torch.rand(n, generator=generator)
+
+
+def logit_normal_times(mean: float = 0.0, std: float = 1.0) -> Callable[[int, torch.Generator], Tensor]:
+    """Times sigmoid(mean + std z), z standard normal: most in the middle, where the loss on v is largest.
+
+    A larger mean means more noise; on the straight path it is the shift of Stable Diffusion 3, s = exp(mean)
+    (arXiv 2403.03206, section 3.1 and eq. 23).
+    """
+    check_number("mean", mean, -10, 10)
+    check_number("std", std, 0.01, 10)
+    return lambda n, generator: (mean + std * torch.randn(n, generator=generator)).sigmoid().clamp(T_MIN, 1)
+
+
 def train(
     model: nn.Module,
     batches: Iterable[Tensor | tuple[Tensor, Tensor]],
@@ -97,14 +113,15 @@ def train(
     prediction: str = "eps",
     lr: float = 2e-3,
     ema: float = 0.995,
+    times: Callable[[int, torch.Generator], Tensor] = uniform_times,
     generator: torch.Generator | None = None,
     resume: TrainState | None = None,
 ) -> Iterator[tuple[int, float, TrainState]]:
     """Train with Adam; yield (step, loss, state) after each step, step counting from 1 to `steps`.
 
     batches: clean samples `[B, ...]`, one tensor a step, or pairs of one with what a conditional network is told of
-    each sample, `(x0, cond)`. The learning rate rises over 50 steps, then falls to 0 as a
-    cosine; t is uniform. The model is trained in place, so that stopping at any step keeps a usable network, and
+    each sample, `(x0, cond)`. The learning rate rises over 50 steps, then falls to 0 as a cosine; `times(n, generator)`
+    draws t, `[n]`. The model is trained in place, so that stopping at any step keeps a usable network, and
     `state.ema.model` is the one to sample from. To go on where a checkpoint stopped, pass its state as `resume`, with
     the same settings; draw the batches from `state.generator` and the run continues bit for bit.
     Raises ValueError or TypeError for bad arguments or batches, FloatingPointError before a step that would spoil the
@@ -121,11 +138,17 @@ def train(
         raise ValueError("resume holds another model than the one given; pass its own, resume.model")
     if resume is not None and generator is not None and generator is not resume.generator:
         raise ValueError("resume goes on with its own random state; leave out generator, or pass resume.generator")
-    return _steps(batches, schedule, steps, prediction, lr, resume or new_state(model, ema, generator))
+    return _steps(batches, schedule, steps, prediction, lr, times, resume or new_state(model, ema, generator))
 
 
 def _steps(
-    batches: Iterable, schedule: Schedule, steps: int, prediction: str, lr: float, state: TrainState
+    batches: Iterable,
+    schedule: Schedule,
+    steps: int,
+    prediction: str,
+    lr: float,
+    times: Callable[[int, torch.Generator], Tensor],
+    state: TrainState,
 ) -> Iterator[tuple[int, float, TrainState]]:
     source = iter(batches)
     while state.step < steps:
@@ -134,7 +157,7 @@ def _steps(
             raise RuntimeError(f"batches ran out after {state.step} of {steps} steps; pass an endless iterable")
         x0, cond = batch if isinstance(batch, tuple) else (batch, None)
         x0 = check_tensor("a batch", x0)
-        t = T_MIN + (1 - T_MIN) * torch.rand(len(x0), generator=state.generator).to(x0)  # [B]
+        t = times(len(x0), state.generator).to(x0)  # [B]
         eps = torch.randn(x0.shape, generator=state.generator).to(x0)  # [B, ...]
         loss = denoising_loss(state.model, x0, t, eps, schedule, prediction, cond)
         if not torch.isfinite(loss):

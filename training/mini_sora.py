@@ -1,0 +1,209 @@
+"""Train Mini-Sora, the text-to-video transformer, in the latents of the shipped autoencoder."""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from video_probe import accuracies
+
+from sora_lib.autoencoder import VideoAutoencoder
+from sora_lib.datasets import film, random_scene, shortened
+from sora_lib.metrics import VideoProbe, motion_error
+from sora_lib.mini_sora import MiniSora, Told, told
+from sora_lib.pipeline import sample_latents
+from sora_lib.pretrained import load_pretrained
+from sora_lib.schedules import RectifiedFlow
+from sora_lib.text import SHAPES, SUBJECTS, describe, tokenize
+from sora_lib.training import load_checkpoint, logit_normal_times, new_state, save_checkpoint, train
+
+BUCKETS = [  # share of the steps, frames, height, width
+    (0.66, 17, 32, 32),
+    (0.08, 1, 32, 32),
+    (0.06, 9, 32, 32),
+    (0.06, 33, 32, 32),
+    (0.07, 17, 32, 48),
+    (0.07, 17, 48, 32),
+]
+TWO, SHORT, DROPPED = 0.3, 0.3, 0.1  # shares: clips of two things, short captions, no caption
+POOL, FRESH = 2048, 8  # latents of clips at hand in each bucket, and how many of them are new in each step
+
+
+class Bucket:
+    """Latents of clips of one size; a few are replaced in each step, so that the world never repeats itself."""
+
+    def __init__(
+        self,
+        size: tuple[int, int, int],
+        encoder: VideoAutoencoder,
+        args: argparse.Namespace,
+        generator: torch.Generator,
+    ) -> None:
+        self.size, self.encoder, self.args, self.generator = size, encoder, args, generator
+        self.told = self.latents = None
+        frames, height, width = size
+        tokens = (1 + (frames - 1) // 4) * (height // 8) * (width // 8)
+        self.batch = max(1, min(4 * args.batch, round(args.batch * 80 / tokens)))
+
+    @torch.no_grad()
+    def draw(self, count: int) -> tuple[Tensor, Told]:
+        """Latents of `count` new clips and what to tell of them; known are their ends, encoded by themselves."""
+        g, (frames, height, width) = self.generator, self.size
+        things = 1 + int(torch.rand((), generator=g) < self.args.two)
+        scenes = [random_scene(things, subjects=self.args.subjects, generator=g) for _ in range(count)]
+        video = 2 * film(scenes, frames=frames, height=height, width=width, generator=g).video - 1
+        said = [shortened(scene, g) if torch.rand((), generator=g) < SHORT else scene for scene in scenes]
+        z = self.encoder.encode(video)  # [count, C, n, h, w]
+        request = Told(
+            tokenize([describe(s, synonyms=True, generator=g) for s in said]), z.clone(), torch.zeros(count, z.shape[2])
+        )
+        if z.shape[2] > 1:
+            last = int(torch.randint(1, z.shape[2], (), generator=g))  # latent frames of the end
+            request.known[:, :, -last:] = self.encoder.encode(video[:, :, -(4 * last - 3) :])
+            request.mask[:, -last:] = 1
+        return z, request
+
+    def next(self) -> tuple[Tensor, Told]:
+        g = self.generator
+        new = [self.draw(64) for _ in range(self.args.pool // 64)] if self.latents is None else [self.draw(FRESH)]
+        z, tokens, ends, masks = (
+            torch.cat(part) for part in zip(*((z, r.tokens, r.known, r.mask) for z, r in new), strict=True)
+        )
+        if self.latents is None:
+            self.latents, self.told = z, Told(tokens, ends, masks)
+        else:
+            i = torch.randperm(len(self.latents), generator=g)[:FRESH]
+            for old, fresh in (
+                (self.latents, z),
+                (self.told.tokens, tokens),
+                (self.told.known, ends),
+                (self.told.mask, masks),
+            ):
+                old[i] = fresh
+        i = torch.randint(0, len(self.latents), (self.batch,), generator=g)
+        z, tokens, ends, end_mask = self.latents[i], self.told.tokens[i], self.told.known[i], self.told.mask[i]
+        kept = torch.rand(self.batch, 1, generator=g) >= DROPPED
+        return z, Told(tokens * kept, *self.frames(z, ends, end_mask))
+
+    def frames(self, z: Tensor, ends: Tensor, end_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Which frames are known: none in two thirds of the samples, else the start, the end or both."""
+        g, (batch, _, n, *_) = self.generator, z.shape
+        kind = torch.rand(batch, 1, generator=g)
+        with_start, with_end = (kind < 0.25), (kind > 0.2) & (kind < 0.35)
+        first = torch.randint(1, max(2, n), (batch, 1), generator=g)  # latent frames of the start
+        start_mask = ((torch.arange(n) < first) & with_start).float() * (n > 1)
+        end_mask = end_mask * with_end * (1 - start_mask)
+        return torch.where(end_mask[:, None, :, None, None] > 0, ends, z), start_mask + end_mask
+
+
+def batches(
+    encoder: VideoAutoencoder, args: argparse.Namespace, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Told]]:
+    buckets = [Bucket(tuple(size), encoder, args, generator) for _, *size in BUCKETS]
+    shares = (
+        torch.tensor([share for share, *_ in BUCKETS])
+        if args.sizes
+        else torch.tensor([1.0] + [0.0] * (len(BUCKETS) - 1))
+    )
+    while True:
+        yield buckets[int(torch.multinomial(shares, 1, generator=generator))].next()
+
+
+def measure(
+    model: MiniSora,
+    encoder: VideoAutoencoder,
+    probe: VideoProbe,
+    *,
+    count: int = 512,
+    scale: float = 2.0,
+    steps: int = 15,
+    combinations: str = "all",
+    subjects: tuple = SUBJECTS,
+    seed: int = 1,
+) -> dict[str, float]:
+    """Prompts of one thing, judged by the probe; motion error in pixels a step."""
+    g = torch.Generator().manual_seed(seed)
+    scenes = [random_scene(combinations=combinations, subjects=subjects, generator=g) for _ in range(count)]
+    request = told([describe(s, synonyms=True, generator=g) for s in scenes], (5, 8, 8))
+    speeds = film(scenes, frames=1).velocities[:, 0]
+    video = []
+    for i in range(0, count, 64):
+        part = Told(request.tokens[i : i + 64], request.known[i : i + 64], request.mask[i : i + 64])
+        z = sample_latents(model, part, steps=steps, scale=scale, generator=g)
+        with torch.no_grad():
+            video.append((encoder.decode(z) + 1).div(2).clamp(0, 1))
+    video = torch.cat(video)
+    return accuracies(probe, video, [s[0] for s in scenes]) | {
+        "motion error": round(motion_error(video, speeds).mean().item(), 3)
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, value in {
+        "steps": 9000,
+        "batch": 32,
+        "width": 160,
+        "depth": 6,
+        "heads": 4,
+        "seed": 0,
+        "pool": POOL,
+        "every": 1000,
+        "count": 128,
+    }.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, value in {"lr": 1.5e-3, "ema": 0.998, "mean": 0.3, "two": TWO}.items():
+        parser.add_argument(f"--{name}", type=float, default=value)
+    parser.add_argument("--shapes", action="store_true", help="circle, square and triangle alone")
+    parser.add_argument("--sizes", action="store_true", help="all buckets, not the first alone")
+    parser.add_argument("--checkpoint", type=Path, help="go on from this file, and write it every --every steps")
+    parser.add_argument("--curve", type=Path, help="write the measures here")
+    parser.add_argument("--name", help="ship under this name")
+    args = parser.parse_args()
+    args.subjects = SHAPES if args.shapes else SUBJECTS
+    torch.manual_seed(args.seed)
+    g = torch.Generator().manual_seed(args.seed)
+    encoder, probe = load_pretrained("video-autoencoder"), load_pretrained("video-probe")
+    arguments = {"width": args.width, "depth": args.depth, "heads": args.heads}
+    model = MiniSora(**arguments)
+    minutes, curve, state = 0.0, [], new_state(model, args.ema, g)
+    if args.checkpoint and args.checkpoint.is_file():
+        state, metadata = load_checkpoint(args.checkpoint, model)
+        minutes, curve = metadata["minutes"], json.loads(metadata["curve"])
+    run = train(
+        model,
+        batches(encoder, args, state.generator),
+        RectifiedFlow(),
+        steps=args.steps,
+        prediction="v",
+        lr=args.lr,
+        times=logit_normal_times(args.mean),
+        resume=state,
+    )
+    losses, began = [], time.perf_counter()
+    for step, loss, state in run:
+        losses.append(loss)
+        if step % args.every and step != args.steps:
+            if step % 100 == 0:
+                now = minutes + (time.perf_counter() - began) / 60
+                print(f"step {step}: loss {sum(losses[-100:]) / 100:.4f}, {now:.1f} min", flush=True)
+            continue
+        minutes += (time.perf_counter() - began) / 60
+        figures = measure(state.ema.model, encoder, probe, count=args.count, subjects=args.subjects)
+        curve.append(
+            {"step": step, "minutes": round(minutes, 2), "loss": round(sum(losses[-200:]) / len(losses[-200:]), 4)}
+            | figures
+        )
+        print(curve[-1], flush=True)
+        if args.checkpoint:
+            save_checkpoint(args.checkpoint, state, minutes=minutes, curve=json.dumps(curve))
+        if args.curve:
+            args.curve.write_text(json.dumps(curve, indent=1))
+        began = time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
