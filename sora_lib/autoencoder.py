@@ -88,11 +88,12 @@ class Autoencoder(nn.Module):
         return self.mean.reshape(shape), self.std.reshape(shape)
 
 
-CUT = "b c (f pf) (h ph) (w pw) -> b (pf ph pw c) f h w"
+PATCH = "b c f (h ph) (w pw) -> b f h w (ph pw c)"  # 4 x 4 pixels of one frame; channels come last from here on
+GROUP = "b (f pf) h w c -> b f h w (pf c)"  # four frames
 
 
 class CausalBlock(nn.Module):
-    """h plus a correction, `[B, width, F, H, W]`: a look at the neighbours in space, then at the two frames before.
+    """h plus a correction, `[B, F, h, w, width]`: a look at the neighbours in space, then at the two frames before.
 
     The norm is over the channels of each place alone: one over frames would let the future through.
     """
@@ -106,46 +107,56 @@ class CausalBlock(nn.Module):
         nn.init.zeros_(self.time.bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        frames = h.shape[2]
-        a = silu(self.norm(h.movedim(1, -1)))  # [B, F, H, W, width]
-        a = self.space(rearrange(a, "b f h w c -> (b f) c h w"))
-        a = rearrange(silu(a), "(b f) c h w -> b f h w c", f=frames)
+        batch, frames = h.shape[:2]
+        a = silu(self.norm(h)).flatten(0, 1).movedim(-1, 1)  # [B F, width, h, w]
+        a = silu(self.space(a)).movedim(1, -1).unflatten(0, (batch, frames))  # [B, F, h, w, width]
         past = pad(a, (0, 0, 0, 0, 0, 0, 2, 0))  # two frames of zeros before the first
-        a = torch.cat([past[:, i : i + frames] for i in range(3)], dim=-1)  # [B, F, H, W, 3 width]
-        return h + self.time(a).movedim(-1, 1)
+        return h + self.time(torch.cat([past[:, i : i + frames] for i in range(3)], dim=-1))
 
 
 class VideoEncoder(nn.Module):
     """Video `[B, 3, 1 + 4n, H, W]` to `[B, out, 1 + n, H / 4, W / 4]`, causal in time.
 
-    The first frame makes a group by itself, shown four times; then every four frames make one.
+    Each frame is looked at by itself first, then four at a time. The first frame makes a group of its own: it is shown
+    four times.
     """
 
     def __init__(self, out: int, width: int, depth: int) -> None:
         super().__init__()
-        self.inp = nn.Conv3d(3 * 4 * 4 * 4, width, 1)
+        self.inp = nn.Linear(3 * 4 * 4, width // 2)
+        self.frames = CausalBlock(width // 2)
+        self.group = nn.Linear(2 * width, width)
         self.blocks = nn.Sequential(*(CausalBlock(width) for _ in range(depth)))
-        self.out = nn.Conv3d(width, out, 1)
+        self.out = nn.Linear(width, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_video(x)
-        x = torch.cat([x[:, :, :1].expand(-1, -1, 3, -1, -1), x], dim=2)  # [B, 3, 4 + 4n, H, W]
-        return self.out(self.blocks(self.inp(rearrange(x, CUT, pf=4, ph=4, pw=4))))
+        h = self.inp(rearrange(check_video(x), PATCH, ph=4, pw=4))  # [B, 1 + 4n, h, w, width / 2]
+        h = self.frames(h)
+        h = torch.cat([h[:, :1].expand(-1, 3, -1, -1, -1), h], dim=1)  # [B, 4 + 4n, h, w, width / 2]
+        h = self.group(rearrange(h, GROUP, pf=4))  # [B, 1 + n, h, w, width]
+        return self.out(self.blocks(h)).movedim(-1, 1)
 
 
 class VideoDecoder(nn.Module):
-    """Latents `[B, channels, 1 + n, h, w]` to video `[B, 3, 1 + 4n, 4h, 4w]`, causal in time."""
+    """Latents `[B, channels, 1 + n, h, w]` to video `[B, 3, 1 + 4n, 4h, 4w]`: the encoder's way back, causal too."""
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
-        self.inp = nn.Conv3d(channels, width, 1)
+        self.inp = nn.Linear(channels, width)
         self.blocks = nn.Sequential(*(CausalBlock(width) for _ in range(depth)))
-        self.out = nn.Conv3d(width, 3 * 4 * 4 * 4, 1)
+        self.group = nn.Linear(width, 2 * width)
+        self.frames = CausalBlock(width // 2)
+        self.out = nn.Linear(width // 2, 3 * 4 * 4)
 
     def forward(self, z: Tensor) -> Tensor:
-        before, after = CUT.split(" -> ")
-        x = rearrange(self.out(self.blocks(self.inp(z))), f"{after} -> {before}", pf=4, ph=4, pw=4)
-        return x[:, :, 3:]  # of the first group only the last frame
+        h = self.group(self.blocks(self.inp(z.movedim(1, -1))))  # [B, 1 + n, h, w, 2 width]
+        h = rearrange(h, _back(GROUP), pf=4)[:, 3:]  # of the first group only the last: [B, 1 + 4n, h, w, width / 2]
+        return rearrange(self.out(self.frames(h)), _back(PATCH), ph=4, pw=4)
+
+
+def _back(pattern: str) -> str:
+    """The rearrangement the other way round."""
+    return " -> ".join(reversed(pattern.split(" -> ")))
 
 
 class VideoAutoencoder(Autoencoder):
@@ -154,7 +165,7 @@ class VideoAutoencoder(Autoencoder):
     Causal: a latent frame, and a decoded one, depend on nothing that comes later. An image is a video of one frame.
     """
 
-    def __init__(self, channels: int = 8, width: int = 128, depth: int = 4) -> None:
+    def __init__(self, channels: int = 8, width: int = 128, depth: int = 3) -> None:
         super().__init__(VideoEncoder(2 * channels, width, depth), VideoDecoder(channels, width, depth), channels)
 
 

@@ -81,6 +81,8 @@ class MiniSoraPipeline:
         none. progress: show a bar. Raises ValueError or TypeError for a prompt that `parse` refuses, for numbers out of
         range, and before anything is allocated for a request that would take more than 2 GB.
         """
+        if not isinstance(prompt, str | list | tuple):
+            raise TypeError(f"prompt must be a caption or a list of captions, got {type(prompt).__name__}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise ValueError("prompt is an empty list; pass at least one caption")

@@ -14,8 +14,7 @@ from sora_lib.datasets import film, random_scene
 from sora_lib.pretrained import load_pretrained
 from sora_lib.training import learning_rate
 
-SEED, STEPS, BATCH, LR, KL_WEIGHT = 0, 2500, 16, 2e-3, 3e-4
-ARGUMENTS = {"channels": 8, "width": 96, "depth": 4}
+SEED, STEPS, BATCH, LR, KL_WEIGHT = 0, 2500, 16, 2e-3, 1e-4
 
 
 def clips(things: int, count: int, generator: torch.Generator, **options: object) -> Tensor:
@@ -51,7 +50,7 @@ def measure(model: VideoAutoencoder, part: str = "test") -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", default="video-autoencoder")
-    for name, value in {"steps": STEPS, "channels": 8, "width": 96, "depth": 4}.items():
+    for name, value in {"steps": STEPS, "channels": 8, "width": 128, "depth": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--kl", type=float, default=KL_WEIGHT)
     args = parser.parse_args()
