@@ -81,9 +81,13 @@ class VideoProbe(nn.Module):
         """What it sees of looks and of motion, `[B, features]` each; the space in which sets of videos are compared."""
         check_tensor("video", video, [None, 3, None, None, None])
         seen = [self.looks(2 * frame - 1) for frame in video[:, :, :9:4].unbind(2)]
+        return torch.stack(seen).mean(0), self.moves(video)
+
+    def moves(self, video: Tensor) -> Tensor:
+        """What it sees of motion, `[B, features]`, in the light of every second of the first nine frames."""
         light = video.amax(1)[:, :9:2]  # [B, 5, H, W]
         light = torch.cat([light, light[:, -1:].expand(-1, 5 - light.shape[1], -1, -1)], dim=1)
-        return torch.stack(seen).mean(0), self.motion(2 * light - 1)
+        return self.motion(2 * light - 1)
 
     def forward(self, video: Tensor) -> dict[str, Tensor]:
         looks, motion = self.features(video)
@@ -91,6 +95,17 @@ class VideoProbe(nn.Module):
 
 
 LOOKS = ("subject", "color")
+
+
+def adherence(logits: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
+    """The share of videos in which a probe sees what was asked for, of each kind and of all together ("all").
+
+    logits: `[B, values]` for each kind; wanted: `[B]`, -1 where nothing was asked for, which "all" counts as right.
+    """
+    right = {kind: logits[kind].argmax(1) == numbers for kind, numbers in wanted.items()}
+    asked = {kind: numbers >= 0 for kind, numbers in wanted.items()}
+    shares = {kind: right[kind][asked[kind]].float().mean().item() for kind in wanted}
+    return shares | {"all": torch.stack([right[k] | ~asked[k] for k in wanted]).all(0).float().mean().item()}
 
 
 def centroids(video: Tensor) -> Tensor:
@@ -108,7 +123,12 @@ def motion_error(video: Tensor, velocities: Tensor, steps: int = 8) -> Tensor:
     """Mean distance between the step of the centre of light and the velocity `[B, 2]`, in pixels a frame step: `[B]`.
 
     Over the first steps, in which nothing bounces. The tracker has an error of its own: measure it on real video.
+    Raises ValueError for a video of one frame.
     """
+    check_tensor("velocities", velocities, [len(check_tensor("video", video, [None, 3, None, None, None])), 2])
+    if video.shape[2] < 2:
+        raise ValueError("video must have 2 frames or more to show motion, got 1")
+    check_count("steps", steps)
     moved = centroids(video)[:, : steps + 1].diff(dim=1)  # [B, steps, 2]
     return (moved - velocities[:, None]).norm(dim=2).mean(1)
 

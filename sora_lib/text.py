@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .transformer import Attention, rotary_angles
+from .transformer import WHOLE, Attention, rotary_angles
 from .validate import check_count
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -74,6 +74,8 @@ def describe(scene: Sequence[Thing], *, synonyms: bool = False, generator: torch
         motion = [pick(VERBS), pick(SYNONYMS[thing.direction])]
         return " ".join([*words, *pick((motion + speed, speed + motion))])
 
+    if len(scene) not in (1, 2):
+        raise ValueError(f"scene must be one or two things, got {len(scene)}")
     if len(scene) == 1:
         return phrase(scene[0])
     joiner = pick(JOINERS)
@@ -139,8 +141,18 @@ def _thing(words: list[str], caption: str) -> Thing:
     return Thing(**found)
 
 
+def attributes(things: Sequence[Thing]) -> dict[str, Tensor]:
+    """For each kind of attribute, the number of each thing's value in `KINDS`, `[B]`; -1 where it has none."""
+    return {
+        kind: torch.tensor([values.index(value) if (value := getattr(thing, kind)) else -1 for thing in things])
+        for kind, values in KINDS.items()
+    }
+
+
 def tokenize(captions: Sequence[str | None]) -> Tensor:
     """Captions to tokens `[B, LONGEST]`, whole numbers, padded at the end; None is "no caption"."""
+    if isinstance(captions, str):
+        raise TypeError(f"captions must be a list of captions, got one alone: {captions!r:.80}")
     rows = torch.full((len(captions), LONGEST), PAD)
     for row, caption in zip(rows, captions, strict=True):
         if caption is not None:
@@ -157,8 +169,11 @@ class TextEncoder(nn.Module):
 
     def __init__(self, width: int = 128, depth: int = 2, heads: int = 4) -> None:
         super().__init__()
+        if check_count("width", width) % (2 * check_count("heads", heads)) or width < 6 * heads:
+            raise ValueError(f"width must be an even multiple of heads, {heads}, and 6 times it or more, got {width}")
+        check_count("depth", depth, 0)
         self.heads = heads
-        self.embed = nn.Embedding(len(TOKENS) + 1, check_count("width", width))
+        self.embed = nn.Embedding(len(TOKENS) + 1, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * depth))
         self.attentions = nn.ModuleList(Attention(width, heads) for _ in range(depth))
         self.mlps = nn.ModuleList(
@@ -166,6 +181,10 @@ class TextEncoder(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
+        if not isinstance(tokens, Tensor) or tokens.dtype not in WHOLE or tokens.ndim != 2 or not tokens.numel():
+            raise TypeError(f"tokens must be whole numbers [B, L], as tokenize makes them, got {tokens!r:.80}")
+        if tokens.min() < PAD or tokens.max() > len(TOKENS):
+            raise ValueError(f"tokens must lie in 0 to {len(TOKENS)}, got {tokens.min()} to {tokens.max()}")
         tokens = tokens[:, : max(1, int((tokens != PAD).sum(1).max()))]  # no longer than the longest caption
         real = (tokens != PAD) | (torch.arange(tokens.shape[1], device=tokens.device) == 0)  # [B, L]
         h = self.embed(tokens)  # [B, L, width]
