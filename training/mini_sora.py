@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from judge import Judge, report
+from ship import ship
 from torch import Tensor
-from video_probe import accuracies
 
 from sora_lib.autoencoder import VideoAutoencoder
-from sora_lib.datasets import film, random_scene, shortened
-from sora_lib.metrics import VideoProbe, motion_error
-from sora_lib.mini_sora import MiniSora, Told, told
-from sora_lib.pipeline import sample_latents
+from sora_lib.datasets import film, random_scene, shortened, velocity
+from sora_lib.metrics import motion_error
+from sora_lib.mini_sora import MiniSora, Told
 from sora_lib.pretrained import load_pretrained
 from sora_lib.schedules import RectifiedFlow
 from sora_lib.text import SHAPES, SUBJECTS, describe, tokenize
@@ -28,8 +28,9 @@ BUCKETS = [  # share of the steps, frames, height, width
     (0.07, 17, 32, 48),
     (0.07, 17, 48, 32),
 ]
-TWO, SHORT, DROPPED = 0.3, 0.3, 0.1  # shares: clips of two things, short captions, no caption
-POOL, FRESH = 2048, 8  # latents of clips at hand in each bucket, and how many of them are new in each step
+TWO, SHORT, DROPPED = 0.25, 0.3, 0.1  # shares: clips of two things, short captions, no caption
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"  # of runs under way; not in the repository
+POOL, FRESH = 1536, 4  # latents of clips at hand in each bucket, and how many of them are new in each step
 
 
 class Bucket:
@@ -112,70 +113,43 @@ def batches(
         yield buckets[int(torch.multinomial(shares, 1, generator=generator))].next()
 
 
-def measure(
-    model: MiniSora,
-    encoder: VideoAutoencoder,
-    probe: VideoProbe,
-    *,
-    count: int = 512,
-    scale: float = 2.0,
-    steps: int = 15,
-    combinations: str = "all",
-    subjects: tuple = SUBJECTS,
-    seed: int = 1,
-) -> dict[str, float]:
-    """Prompts of one thing, judged by the probe; motion error in pixels a step."""
-    g = torch.Generator().manual_seed(seed)
-    scenes = [random_scene(combinations=combinations, subjects=subjects, generator=g) for _ in range(count)]
-    request = told([describe(s, synonyms=True, generator=g) for s in scenes], (5, 8, 8))
-    speeds = film(scenes, frames=1).velocities[:, 0]
-    video = []
-    for i in range(0, count, 64):
-        part = Told(request.tokens[i : i + 64], request.known[i : i + 64], request.mask[i : i + 64])
-        z = sample_latents(model, part, steps=steps, scale=scale, generator=g)
-        with torch.no_grad():
-            video.append((encoder.decode(z) + 1).div(2).clamp(0, 1))
-    video = torch.cat(video)
-    return accuracies(probe, video, [s[0] for s in scenes]) | {
-        "motion error": round(motion_error(video, speeds).mean().item(), 3)
-    }
+def checked(judge: Judge, model: MiniSora, count: int) -> dict[str, float]:
+    """A quick look while it trains: adherence on `count` prompts, and the motion error."""
+    scenes = judge.scenes(count, 1)
+    g = torch.Generator().manual_seed(1)
+    video = judge.generated(
+        model, [describe(s, synonyms=True, generator=g) for s in scenes], seed=1, steps=12, scale=2.0
+    )
+    error = motion_error(video, torch.stack([velocity(scene[0]) for scene in scenes])).mean().item()
+    return judge.adherence(video, [scene[0] for scene in scenes]) | {"motion error": round(error, 3)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, value in {
-        "steps": 9000,
-        "batch": 32,
-        "width": 160,
-        "depth": 6,
-        "heads": 4,
-        "seed": 0,
-        "pool": POOL,
-        "every": 1000,
-        "count": 128,
-    }.items():
+    whole = {"steps": 13000, "batch": 32, "width": 160, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
+    for name, value in (whole | {"every": 1000, "count": 128}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     for name, value in {"lr": 1.5e-3, "ema": 0.998, "mean": 0.3, "two": TWO}.items():
         parser.add_argument(f"--{name}", type=float, default=value)
     parser.add_argument("--shapes", action="store_true", help="circle, square and triangle alone")
     parser.add_argument("--sizes", action="store_true", help="all buckets, not the first alone")
-    parser.add_argument("--checkpoint", type=Path, help="go on from this file, and write it every --every steps")
-    parser.add_argument("--curve", type=Path, help="write the measures here")
-    parser.add_argument("--name", help="ship under this name")
+    parser.add_argument("--ship", action="store_true", help="write the weights and their card when done")
+    parser.add_argument("--name", default="mini-sora", help="of the checkpoint, of the curve and of the weights")
     args = parser.parse_args()
     args.subjects = SHAPES if args.shapes else SUBJECTS
     torch.manual_seed(args.seed)
     g = torch.Generator().manual_seed(args.seed)
-    encoder, probe = load_pretrained("video-autoencoder"), load_pretrained("video-probe")
+    judge = Judge(load_pretrained("video-autoencoder"), load_pretrained("video-probe"), args.subjects)
     arguments = {"width": args.width, "depth": args.depth, "heads": args.heads}
     model = MiniSora(**arguments)
     minutes, curve, state = 0.0, [], new_state(model, args.ema, g)
-    if args.checkpoint and args.checkpoint.is_file():
-        state, metadata = load_checkpoint(args.checkpoint, model)
+    path = CHECKPOINTS / f"{args.name}.safetensors"
+    if path.is_file():
+        state, metadata = load_checkpoint(path, model)
         minutes, curve = metadata["minutes"], json.loads(metadata["curve"])
     run = train(
         model,
-        batches(encoder, args, state.generator),
+        batches(judge.encoder, args, state.generator),
         RectifiedFlow(),
         steps=args.steps,
         prediction="v",
@@ -186,23 +160,27 @@ def main() -> None:
     losses, began = [], time.perf_counter()
     for step, loss, state in run:
         losses.append(loss)
-        if step % args.every and step != args.steps:
-            if step % 100 == 0:
-                now = minutes + (time.perf_counter() - began) / 60
-                print(f"step {step}: loss {sum(losses[-100:]) / 100:.4f}, {now:.1f} min", flush=True)
-            continue
-        minutes += (time.perf_counter() - began) / 60
-        figures = measure(state.ema.model, encoder, probe, count=args.count, subjects=args.subjects)
-        curve.append(
-            {"step": step, "minutes": round(minutes, 2), "loss": round(sum(losses[-200:]) / len(losses[-200:]), 4)}
-            | figures
+        if step % 100 == 0:
+            now = minutes + (time.perf_counter() - began) / 60
+            print(f"step {step}: loss {sum(losses[-100:]) / len(losses[-100:]):.4f}, {now:.1f} min", flush=True)
+        if step % args.every == 0 or step == args.steps:
+            minutes += (time.perf_counter() - began) / 60
+            mean = sum(losses[-200:]) / len(losses[-200:])
+            figures = checked(judge, state.ema.model, args.count)
+            curve.append({"step": step, "minutes": round(minutes, 2), "loss": round(mean, 4)} | figures)
+            print(curve[-1], flush=True)
+            CHECKPOINTS.mkdir(exist_ok=True)
+            save_checkpoint(path, state, minutes=minutes, curve=json.dumps(curve))
+            began = time.perf_counter()
+    if args.ship:
+        metrics = report(judge, state.ema.model) | {"curve": curve}
+        ship(args.name, state.ema.model, arguments, seed=args.seed, minutes=minutes, metrics=metrics)
+        print(
+            "in half precision:",
+            checked(judge, load_pretrained(args.name), 512),
+            "before:",
+            checked(judge, state.ema.model, 512),
         )
-        print(curve[-1], flush=True)
-        if args.checkpoint:
-            save_checkpoint(args.checkpoint, state, minutes=minutes, curve=json.dumps(curve))
-        if args.curve:
-            args.curve.write_text(json.dumps(curve, indent=1))
-        began = time.perf_counter()
 
 
 if __name__ == "__main__":
