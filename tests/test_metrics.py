@@ -9,7 +9,18 @@ import scipy.linalg
 import torch
 
 from sora_lib import digits, points, real_floor, sliced_wasserstein
-from sora_lib.metrics import DigitProbe, frechet_distance, nearest_distance, precision_recall
+from sora_lib.datasets import film
+from sora_lib.metrics import (
+    DigitProbe,
+    VideoProbe,
+    adherence,
+    centroids,
+    frechet_distance,
+    motion_error,
+    nearest_distance,
+    precision_recall,
+)
+from sora_lib.text import COLORS, DIRECTIONS, KINDS, Thing
 
 
 def randn(*shape, seed=0):
@@ -173,3 +184,157 @@ def test_the_digit_probe_reads_images():
     torch.testing.assert_close(probe.head(probe.features(images)), probe(images))
     with pytest.raises(ValueError, match="images must have shape"):
         probe(images[:, 0])
+
+
+# --- Video
+
+
+def block_video(corners, height=40, width=64, side=4, color=(0.0, 1.0, 0.0)):
+    """A square of light with its upper left corner at (x, y) in each frame, whole pixels: `[1, 3, F, H, W]`."""
+    video = torch.zeros(1, 3, len(corners), height, width)
+    for f, (x, y) in enumerate(corners):
+        video[0, :, f, y : y + side, x : x + side] = torch.tensor(color)[:, None, None]
+    return video
+
+
+# A pixel of light counts 0.75, the dark 1e-6 a pixel: 40 * 64 of them pull 12 by 2e-4 of at most 40 pixels' distance.
+DARK = 0.01
+
+
+def test_the_centre_of_light_by_hand():
+    """x to the right, y down, in pixels, in a frame that is no square; whatever the colour; black gives the middle."""
+    video = torch.cat([block_video([(10, 3), (50, 30)], color=c) for c in ((1, 0, 0), (0, 1, 0), (1, 0, 1))])
+    wanted = torch.tensor([[12.0, 5.0], [52.0, 32.0]]).expand(3, 2, 2)
+    torch.testing.assert_close(centroids(video), wanted, rtol=0, atol=DARK)
+    middle = torch.tensor([32.0, 20.0]).expand(1, 2, 2)
+    torch.testing.assert_close(centroids(0 * video[:1]), middle, rtol=0, atol=1e-4)
+
+
+def test_the_centre_of_light_weighs_what_is_brighter_than_a_quarter():
+    """Squares of 1 and 0.5 weigh 0.75 and 0.25: a quarter of the way. A grey background of 0.25 weighs nothing."""
+    video = block_video([(10, 4)]) + 0.5 * block_video([(30, 24)])
+    wanted = torch.tensor([[[12 + 20 / 4, 6 + 20 / 4]]])
+    torch.testing.assert_close(centroids(video), wanted, rtol=0, atol=DARK)
+    torch.testing.assert_close(centroids(video.clamp(min=0.25)), centroids(video), rtol=0, atol=1e-5)
+    assert (centroids(video.clamp(min=0.3)) - wanted).norm() > 1  # and one of 0.3 does
+
+
+def test_motion_error_by_hand():
+    """A square that moves by (1, 2) a frame, against its own velocity, none, another, and the wrong way round."""
+    video = block_video([(5 + f, 4 + 2 * f) for f in range(10)]).expand(4, -1, -1, -1, -1)
+    velocities = torch.tensor([[1.0, 2.0], [0.0, 0.0], [1.3, 2.4], [2.0, 1.0]])
+    wanted = torch.tensor([0, 5**0.5, 0.5, 2**0.5])
+    torch.testing.assert_close(motion_error(video, velocities), wanted, rtol=0, atol=DARK)
+
+
+def test_motion_error_is_a_mean_of_lengths_over_the_first_steps():
+    """Steps of (3, 4) and (-3, -4), in turns, against none: 5 each, though they cancel. Then it stands still."""
+    zigzag = [(10, 10), (13, 14)] * 5  # 9 steps
+    video, none = block_video([*zigzag, *[zigzag[-1]] * 10]), torch.zeros(1, 2)
+    assert motion_error(video, none).item() == pytest.approx(5, abs=DARK)
+    assert motion_error(video, none, steps=9).item() == pytest.approx(5, abs=DARK)
+    assert motion_error(video, none, steps=18).item() == pytest.approx(2.5, abs=DARK)
+    assert motion_error(video, none, steps=100).item() == pytest.approx(45 / 19, abs=DARK)
+
+
+def test_motion_error_of_real_film_is_small_and_of_a_wrong_caption_large():
+    """A disc drawn between pixels: at most 0.09 pixels a step, measured; the next direction is off by 0.38."""
+    directions = [d for d in DIRECTIONS if d != "still"]
+    scenes = [
+        [Thing("circle", color, d, "slow")] for color, d in zip((*COLORS, "red", "blue"), directions, strict=True)
+    ]
+    clips = film(scenes, generator=torch.Generator().manual_seed(0))
+    right = motion_error(clips.video, clips.velocities[:, 0])
+    wrong = motion_error(clips.video, clips.velocities[:, 0].roll(1, 0))
+    assert right.max() < 0.12 and wrong.min() > 0.29
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda v: centroids(v[0]), ValueError, "video must have shape"),
+        (lambda v: centroids(v[:, :1]), ValueError, "video must have shape"),
+        (lambda v: centroids(v.int()), TypeError, "video must be a float tensor"),
+        (lambda v: motion_error(v, torch.zeros(2)), ValueError, "velocities must have shape [1, 2], got [2]"),
+        (lambda v: motion_error(v, torch.zeros(3, 2)), ValueError, "velocities must have shape [1, 2], got [3, 2]"),
+        (lambda v: motion_error(v[:, :, :1], torch.zeros(1, 2)), ValueError, "video must have 2 frames or more"),
+        (lambda v: motion_error(v, torch.zeros(1, 2), steps=0), ValueError, "steps must be 1 or more"),
+    ],
+)
+def test_motion_measures_refuse(call, error, words):
+    with pytest.raises(error) as caught:
+        call(block_video([(1, 1), (2, 2)]))
+    assert words in str(caught.value)
+
+
+def video_probe(width=4, features=6):
+    torch.manual_seed(0)
+    return VideoProbe({name: len(values) for name, values in KINDS.items()}, width, features).eval()
+
+
+def noisy(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 32, 32), (9, 32, 48), (17, 48, 32), (33, 32, 32)])
+def test_the_video_probe_takes_any_size_and_length(frames, height, width):
+    probe, video = video_probe(), noisy(2, 3, frames, height, width)
+    answers = probe(video)
+    assert {name: list(logits.shape) for name, logits in answers.items()} == {
+        "subject": [2, 13], "color": [2, 6], "direction": [2, 9], "speed": [2, 2]
+    }  # fmt: skip
+    for name, logits in probe(video[1:]).items():
+        torch.testing.assert_close(logits, answers[name][1:])
+
+
+def test_subject_and_colour_are_read_from_the_looks_direction_and_speed_from_the_motion():
+    probe, video = video_probe(), noisy(2, 3, 9, 16, 16)
+    looks, motion = probe.features(video)
+    answers = probe(video)
+    for name, seen in {"subject": looks, "color": looks, "direction": motion, "speed": motion}.items():
+        torch.testing.assert_close(answers[name], probe.heads[name](seen))
+
+
+@pytest.mark.parametrize("frame", range(12))
+def test_the_video_probe_looks_at_these_frames_and_no_others(frame):
+    """Looks: 0, 4 and 8. Motion: 0, 2, 4, 6 and 8, before the first bounce. Bit for bit."""
+    probe, video = video_probe(), noisy(1, 3, 12, 16, 16)
+    other = video.clone()
+    other[:, :, frame] = noisy(1, 3, 16, 16, seed=1)
+    changed = [not torch.equal(a, b) for a, b in zip(probe.features(video), probe.features(other), strict=True)]
+    assert changed == [frame in (0, 4, 8), frame in (0, 2, 4, 6, 8)]
+
+
+def test_looks_are_the_mean_over_frames_and_know_no_order_and_motion_knows_no_colour():
+    probe, video = video_probe(), noisy(1, 3, 9, 16, 16)
+    looks, motion = probe.features(video)
+    alone = [probe.features(video[:, :, [f]])[0] for f in (0, 4, 8)]
+    torch.testing.assert_close(looks, sum(alone) / 3)
+    backwards = probe.features(video.flip(2))
+    torch.testing.assert_close(backwards[0], looks)
+    assert (backwards[1] - motion).abs().max() > 1e-4
+    torch.testing.assert_close(probe.features(video[:, [2, 0, 1]])[1], motion)
+    assert (probe.features(video[:, [2, 0, 1]])[0] - looks).abs().max() > 1e-4
+
+
+def test_one_frame_is_seen_as_a_picture_that_stands_still():
+    probe, image = video_probe(), noisy(1, 3, 1, 16, 16)
+    for one, nine in zip(probe.features(image), probe.features(image.expand(-1, -1, 9, -1, -1)), strict=True):
+        torch.testing.assert_close(one, nine)
+
+
+def test_adherence_by_hand():
+    """Five videos: both right; colour wrong; speed wrong; only a colour asked for, and right; nothing asked for."""
+    logits = {
+        "color": torch.eye(3)[[0, 1, 2, 1, 2]] - 5,  # seen: 0, 1, 2, 1, 2
+        "speed": torch.eye(2)[[0, 1, 0, 1, 0]] * 9,  # seen: 0, 1, 0, 1, 0
+    }
+    wanted = {"color": torch.tensor([0, 2, 2, 1, -1]), "speed": torch.tensor([0, 1, 1, -1, -1])}
+    assert adherence(logits, wanted) == pytest.approx({"color": 3 / 4, "speed": 2 / 3, "all": 3 / 5})
+    assert adherence(logits, {"speed": wanted["speed"]}) == pytest.approx({"speed": 2 / 3, "all": 4 / 5})
+
+
+@pytest.mark.parametrize("video", [noisy(1, 1, 9, 16, 16), noisy(3, 9, 16, 16), noisy(1, 3, 16, 16)])
+def test_the_video_probe_refuses(video):
+    with pytest.raises(ValueError, match="video must have shape"):
+        video_probe()(video)

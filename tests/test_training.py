@@ -5,6 +5,7 @@ import math
 import os
 import re
 from pathlib import Path
+from statistics import NormalDist
 
 import pytest
 import safetensors.torch
@@ -26,7 +27,7 @@ from sora_lib import (
     save_checkpoint,
     train,
 )
-from sora_lib.training import T_MIN, learning_rate, new_state, training_target
+from sora_lib.training import T_MIN, learning_rate, logit_normal_times, new_state, training_target, uniform_times
 
 SCHEDULES = [LinearBeta(), Cosine(), RectifiedFlow()]
 FLOW = RectifiedFlow()
@@ -258,6 +259,68 @@ def test_training_times_cover_0_to_1_evenly_and_the_noise_is_gaussian():
     assert eps.mean().item() == pytest.approx(0, abs=0.023)
     assert (eps**2).mean().item() == pytest.approx(1, abs=0.032)
     assert (eps**4).mean().item() == pytest.approx(3, abs=0.25)  # uniform noise of variance 1 has 1.8
+
+
+def test_uniform_times_are_those_of_the_generator():
+    assert_close(uniform_times(50, rng(3)), 0.001 + 0.999 * torch.rand(50, generator=rng(3)))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 1.0), (-1.0, 0.5), (1.5, 0.2)])
+def test_logit_normal_times_have_their_quantiles(mean, std):
+    """The quantile of p is sigmoid(mean + std z_p), so the median is sigmoid(mean). More noise with a larger mean.
+
+    A quantile of n draws has the standard error sqrt(p (1 - p) / n) / density(z_p), in units of z; five of them.
+    """
+    n, normal = 40_000, NormalDist()
+    t = logit_normal_times(mean, std)(n, rng(1))
+    for p in (0.05, 0.25, 0.5, 0.75, 0.95):
+        z = normal.inv_cdf(p)
+        found = (t.quantile(p).logit().item() - mean) / std
+        assert found == pytest.approx(z, abs=5 * math.sqrt(p * (1 - p) / n) / normal.pdf(z))
+    assert torch.equal(t, logit_normal_times(mean, std)(n, rng(1)))
+    assert t.min() >= T_MIN and t.max() <= 1
+
+
+@pytest.mark.parametrize("mean", [-1.0, 0.3, 2.0])
+def test_the_mean_is_the_shift_of_stable_diffusion_3(mean):
+    """t' = s t / (1 + (s - 1) t) with s = exp(mean), draw by draw (2403.03206, eq. 23 with t = 1 for noise)."""
+    t, s = logit_normal_times(0.0)(1000, rng(2)).double(), math.exp(mean)
+    shifted = s * t / (1 + (s - 1) * t)
+    assert_close(logit_normal_times(mean)(1000, rng(2)).double(), shifted, rtol=1e-4, atol=1e-7)  # float32, 1 - t
+
+
+def test_times_stay_in_the_range_that_every_schedule_takes():
+    for mean, end in ((-10, T_MIN), (10, 1)):
+        t = logit_normal_times(mean, 10)(2000, rng())
+        assert t.min() >= T_MIN and t.max() <= 1 and (t == end).sum() > 500
+
+
+def test_train_asks_the_network_at_the_times_it_is_given():
+    """`times` gets the batch's size and the run's own generator, before the noise is drawn from it."""
+    seen, asked = [], []
+    layer = nn.Linear(1, 1)
+    model = Answer(lambda x, t: seen.append((x.detach(), t)) or 0 * layer(x))
+    model.layer = layer
+
+    def times(n, generator):
+        asked.append((n, generator))
+        return logit_normal_times(0.7)(n, generator)
+
+    generator, by_hand = rng(4), rng(4)
+    list(train(model, [torch.zeros(5, 1), torch.zeros(3, 1)], FLOW, steps=2, times=times, generator=generator))
+    assert asked == [(5, generator), (3, generator)]
+    for (x_t, t), n in zip(seen, (5, 3), strict=True):
+        wanted = (0.7 + torch.randn(n, generator=by_hand)).sigmoid()
+        assert_close(t, wanted)
+        assert_close(x_t, wanted[:, None] * torch.randn(n, 1, generator=by_hand))  # x0 = 0
+
+
+def test_a_run_without_times_draws_them_evenly():
+    losses = [
+        [loss for _, loss, _ in train(network(), [randn(8, 2)] * 3, FLOW, steps=3, generator=rng(1), **options)]
+        for options in ({}, {"times": uniform_times}, {"times": logit_normal_times()})
+    ]
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_same_generator_state_same_run_and_the_global_generator_untouched():

@@ -215,6 +215,19 @@ def test_without_angles_attention_knows_no_order():
     assert not torch.allclose(attention(x[:, order], angles), attention(x, angles)[:, order], atol=1e-3)
 
 
+def test_a_token_that_may_not_be_looked_at_might_as_well_not_be_there():
+    """Each sample has a mask of its own; what hidden tokens answer themselves is nobody's business."""
+    attention, x, angles = randomised(Attention(24, 2)), noise(3, 6, 24), rotary_angles((1, 2, 3), 12)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 1, 0], [1, 1, 1, 1, 1, 1]]).bool()
+    out = attention(x, angles, mask[:, None, None])
+    for i in range(3):
+        alone = attention(x[i : i + 1, mask[i]], angles[mask[i]])
+        torch.testing.assert_close(out[i : i + 1, mask[i]], alone)
+    torch.testing.assert_close(out[2:], attention(x[2:], angles))
+    x[~mask] = 100 * noise(*x[~mask].shape, seed=1)
+    torch.testing.assert_close(attention(x, angles, mask[:, None, None])[mask], out[mask])
+
+
 # --- adaLN-Zero
 
 
@@ -323,6 +336,23 @@ def test_absolute_adds_the_code_to_the_tokens():
     model(x, t)
     wanted = model.embed_patch(patchify(x, (1, 2, 2))) + place_code((2, 2, 3), 24)
     torch.testing.assert_close(seen[0], wanted)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_transform_is_the_network_from_its_tokens_on(absolute):
+    """The blocks one by one, told a condition of one's own making: here time and label, twice as strong."""
+    x, t = inputs()
+    model = randomised(small(classes=3, absolute=absolute))
+    tokens = model.embed_patch(patchify(x, (1, 2, 2)))
+    condition = model.embed_time(t) + model.embed_label.weight[[0, 1, 3]]
+    out = model(x, t, torch.tensor([0, 1, 3]))
+    torch.testing.assert_close(model.transform(tokens, condition, (2, 2, 3)), out)
+    h = tokens + place_code((2, 2, 3), 24) if absolute else tokens
+    for block in model.blocks:
+        h = block(h, 2 * condition, rotary_angles((2, 2, 3), 12))
+    wanted = unpatchify(model.final(h, 2 * condition), (1, 2, 2), (2, 2, 3))
+    torch.testing.assert_close(model.transform(tokens, 2 * condition, (2, 2, 3)), wanted)
+    assert (wanted - out).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("absolute", [False, True])
