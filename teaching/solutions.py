@@ -1,4 +1,4 @@
-"""Solutions of the exercises in place, chapters 00 to 07: a value or function for each check in sora_lib/checks.py."""
+"""Solutions of the exercises in place, chapters 00 to 10: a value or function for each check in sora_lib/checks.py."""
 
 import math
 from collections.abc import Callable

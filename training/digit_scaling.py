@@ -1,7 +1,8 @@
 """Train one transformer of digits with small and large patches and widths: what does compute buy? (about half an hour)
 
-Every run sees the same number of images; only the compute spent on each differs. The results go into
-`training/results/digit_scaling.json` after each run, and a new start goes on where the last one stopped.
+First every run sees the same number of images, and only the compute spent on each differs; then two of them go four
+times as long. The results go into `training/results/digit_scaling.json` after each run, and a new start goes on where
+the last one stopped.
 """
 
 import argparse
@@ -23,7 +24,9 @@ from sora_lib.training import denoising_loss
 from sora_lib.transformer import DiT
 
 RESULTS = Path(__file__).resolve().parent / "results" / "digit_scaling.json"
-PATCHES, WIDTHS, SEEDS, STEPS = (4, 2, 1), (32, 64, 96), (0, 1), 1000
+STEPS, SEEDS = 1000, (0, 1)
+SIZES = ((4, 32), (4, 64), (4, 96), (2, 32), (2, 64), (2, 96), (1, 32), (1, 64))  # patch and width
+LONGER = ((4, 64), (2, 64))  # trained 4 * STEPS as well
 DEPTH, HEADS, BATCH, LR, EMA = 4, 4, 64, 4e-3, 0.99
 SHOWN = 20  # samples of each run that are kept
 
@@ -40,29 +43,32 @@ def multiply_adds(model: DiT) -> int:
     return counter.get_total_flops() // 2
 
 
-def held_out_loss(model: DiT, images: Tensor) -> float:
-    """The loss on v, five noises an image, at times spread evenly over [0, 1]; the same draws for every model."""
-    g, x0 = torch.Generator().manual_seed(0), images.repeat(5, 1, 1, 1, 1)
-    t = (torch.randperm(len(x0), generator=g) + 0.5) / len(x0)
-    with torch.no_grad():
-        return denoising_loss(model, x0, t, torch.randn(x0.shape, generator=g), RectifiedFlow(), "v").item()
+def losses_by_time(model: DiT, images: Tensor) -> list[float]:
+    """The loss on v at times in each fifth of [0, 1], one noise an image; the same draws for every model."""
+    g, losses = torch.Generator().manual_seed(0), []
+    for fifth in range(5):
+        t = (fifth + (torch.randperm(len(images), generator=g) + 0.5) / len(images)) / 5
+        noise = torch.randn(images.shape, generator=g)
+        with torch.no_grad():
+            losses.append(denoising_loss(model, images, t, noise, RectifiedFlow(), "v").item())
+    return losses
 
 
 def one_run(patch: int, width: int, seed: int, steps: int) -> dict:
     torch.manual_seed(seed)
-    g, began = torch.Generator().manual_seed(seed), time.perf_counter()
+    g, began = torch.Generator().manual_seed(seed), time.process_time()
     seen, held_out = (2 * digits(part)[0][:, :, None] - 1 for part in ("train", "test"))  # [N, 1, 1, 8, 8]
     model, schedule = DiT(1, (1, patch, patch), width, DEPTH, HEADS, absolute=True), RectifiedFlow()
     run = train(model, batches(seen, g), schedule, steps=steps, prediction="v", lr=LR, ema=EMA, generator=g)
-    losses = []
-    for _, loss, state in run:  # noqa: B007
-        losses.append(loss)
-    minutes, model = (time.perf_counter() - began) / 60, state.ema.model
+    for *_, state in run:  # noqa: B007
+        pass
+    minutes, model = (time.process_time() - began) / 60, state.ema.model
     start = torch.randn(890, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     samples = (heun(as_denoiser(model, schedule, "v"), schedule, start, 20)[:, :, 0] + 1).div(2).clamp(0, 1)
     probe = load_pretrained("digit-probe")
     with torch.no_grad():
         fake, real = probe.features(samples), probe.features(digits("test")[0][:890])
+    by_time, seen_by_time = losses_by_time(model, held_out), losses_by_time(model, seen)
     return {
         "patch": patch,
         "width": width,
@@ -70,10 +76,11 @@ def one_run(patch: int, width: int, seed: int, steps: int) -> dict:
         "steps": steps,
         "parameters": sum(p.numel() for p in model.parameters()),
         "multiply-adds per image": multiply_adds(model),
-        "training loss, last 50 steps": round(sum(losses[-50:]) / len(losses[-50:]), 4),
-        "held-out loss": round(held_out_loss(model, held_out), 4),
+        "loss on training images": round(sum(seen_by_time) / 5, 4),
+        "held-out loss": round(sum(by_time) / 5, 4),
+        "held-out loss by fifths of t": [round(loss, 4) for loss in by_time],
         "Frechet distance": round(frechet_distance(fake, real), 2),
-        "minutes": round(minutes, 2),
+        "minutes": round(minutes, 2),  # of the processor, for the training
         "samples": [image.flatten().tolist() for image in (16 * samples[:SHOWN]).round().int()],  # 0 to 16, as the data
     }
 
@@ -112,17 +119,16 @@ def main() -> None:
         if before["steps"] != args.steps:
             raise SystemExit(f"{args.to} holds runs of {before['steps']} steps; move it away, or pass --steps")
         results["runs"] = before["runs"]
-    done = {(run["patch"], run["width"], run["seed"]) for run in results["runs"]}
-    for seed in SEEDS:
-        for patch in PATCHES:
-            for width in WIDTHS:
-                if (patch, width, seed) in done:
-                    continue
-                run = one_run(patch, width, seed, args.steps)
-                results["runs"].append(run)
-                results["minutes"] = round(sum(run["minutes"] for run in results["runs"]), 1)
-                save(args.to, results)
-                print({name: value for name, value in run.items() if name != "samples"}, flush=True)
+    done = {(run["patch"], run["width"], run["seed"], run["steps"]) for run in results["runs"]}
+    plan = [(*size, seed, args.steps) for seed in SEEDS for size in SIZES]
+    plan += [(*size, seed, 4 * args.steps) for seed in SEEDS for size in LONGER]
+    for which in plan:
+        if which not in done:
+            run = one_run(*which)
+            results["runs"].append(run)
+            results["minutes"] = round(sum(run["minutes"] for run in results["runs"]), 1)
+            save(args.to, results)
+            print({name: value for name, value in run.items() if name != "samples"}, flush=True)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,24 @@ def margins_fill(first, last):
     return plain < 1 and noisy > 30
 
 
+def apart(picture):
+    """How different the eight best guesses in the lower row are, from 0 where all are alike."""
+    row = picture[int(0.56 * len(picture)) : int(0.82 * len(picture))].mean(axis=2)
+    filled = np.flatnonzero((row < 250).all(axis=0))
+    row = row[:, filled[0] : filled[-1] + 1]
+    width = row.shape[1] // 8
+    return row[:, : 8 * width].reshape(len(row), 8, width).std(axis=1).mean()
+
+
+def guesses_part(first, last):
+    return apart(last) > 2 * apart(first)
+
+
+def marked_patch_goes_down_and_right(first, last):
+    before, after = (np.argwhere(shown(p, "mark")).mean(axis=0) for p in (first, last))
+    return (after > before + 20).all()
+
+
 def arrows_grow(first, last):
     return shown(last, "exact").sum() > 10 * shown(first, "exact").sum()
 
@@ -109,6 +127,8 @@ SHOWS = {
     "Noise becomes a ring": hole_appears,
     "Two samplers side by side": two_holes_appear,
     "Exact denoiser": arrows_grow,
+    "Digits form from noise": guesses_part,
+    "What one patch looks at": marked_patch_goes_down_and_right,
     "Errors of the trained network": all_meet_in_the_middle,
     "Points guided to the top class": cloud_rises,
     "From one digit to another": a_three_becomes_an_eight,
