@@ -149,6 +149,7 @@ class VideoDecoder(nn.Module):
         self.out = nn.Linear(width // 2, 3 * 4 * 4)
 
     def forward(self, z: Tensor) -> Tensor:
+        z = check_tensor("z", z, [None, self.inp.in_features, None, None, None])
         h = self.group(self.blocks(self.inp(z.movedim(1, -1))))  # [B, 1 + n, h, w, 2 width]
         h = rearrange(h, _back(GROUP), pf=4)[:, 3:]  # of the first group only the last: [B, 1 + 4n, h, w, width / 2]
         return rearrange(self.out(self.frames(h)), _back(PATCH), ph=4, pw=4)
@@ -166,6 +167,10 @@ class VideoAutoencoder(Autoencoder):
     """
 
     def __init__(self, channels: int = 8, width: int = 128, depth: int = 3) -> None:
+        if check_count("width", width) % 2:
+            raise ValueError(f"width must be even, got {width}")
+        check_count("depth", depth, 0)
+        check_count("channels", channels)
         super().__init__(VideoEncoder(2 * channels, width, depth), VideoDecoder(channels, width, depth), channels)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from .oracle import GaussianMixture
-from .text import COLORS, DIGITS, DIRECTIONS, SHAPES, SPEEDS, SUBJECTS, Thing, describe
+from .text import COLORS, DIGITS, DIRECTIONS, KINDS, SHAPES, SPEEDS, SUBJECTS, Thing, describe
 from .validate import check_choice, check_count, check_tensor
 
 POINT_SETS = ("moons", "swiss_roll", "gaussians")
@@ -114,18 +114,24 @@ def random_scene(
 ) -> tuple[Thing, ...]:
     """One or two things, nearer first, uniform over all that `combinations` allows; two differ in colour.
 
-    combinations: "training", "held out" or "all".
+    combinations: "training", "held out" or "all". Raises ValueError where there are no such things.
     """
     check_choice("combinations", combinations, ("training", "held out", "all"))
+    if check_count("things", things) > 2:
+        raise ValueError(f"things must be 1 or 2, got {things}")
+    if not subjects or not set(subjects) <= set(SUBJECTS):
+        raise ValueError(f"subjects must be some of {', '.join(SUBJECTS)}, got {subjects!r:.80}")
     scene: list[Thing] = []
-    while len(scene) < things:
+    for _ in range(1000):  # one draw in eleven is taken, or more
         direction = _choice(DIRECTIONS, generator)
         speed = None if direction == "still" else _choice(SPEEDS, generator)
         thing = Thing(_choice(subjects, generator), _choice(COLORS, generator), direction, speed)
         allowed = combinations == "all" or held_out(thing) == (combinations == "held out")
         if allowed and thing.color not in [other.color for other in scene]:
             scene.append(thing)
-    return tuple(scene)
+        if len(scene) == things:
+            return tuple(scene)
+    raise ValueError(f"subjects {subjects!r:.80} give no {things} things of different colours, {combinations}")
 
 
 def shortened(scene: Sequence[Thing], generator: torch.Generator | None = None) -> tuple[Thing, ...]:
@@ -204,15 +210,24 @@ def film(
 
     A clip starts at a random place from which no wall is met in the first 8 steps; the handwriting is drawn from
     `part` of the digits. Without captions, each clip gets the plain one. Raises ValueError for sizes in which a thing
-    has no room to move.
+    has no room to move, and for scenes that do not say all.
     """
     check_count("frames", frames)
     check_choice("part", part, PARTS)
     if min(check_count("height", height), check_count("width", width)) < 32:
         raise ValueError(f"height and width must be 32 or more, so that things have room, got {height} and {width}")
+    counts = {len(scene) for scene in scenes}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"scenes must be one or more, with equally many things in each, got {sorted(counts)} things")
+    flat = [thing for scene in scenes for thing in scene]  # B n
+    for thing in flat:
+        for kind in KINDS if thing.direction != "still" else ("subject", "color"):
+            check_choice(f"scenes: the {kind} of a thing", getattr(thing, kind), KINDS[kind])
+    captions = [describe(scene) for scene in scenes] if captions is None else list(captions)
+    if len(captions) != len(scenes):
+        raise ValueError(f"captions must be one a scene, {len(scenes)}, got {len(captions)}")
     pictures, which = _sprites(part)
     n = len(scenes[0])
-    flat = [thing for scene in scenes for thing in scene]  # B n
     choice = torch.rand(len(flat), generator=generator)
     sprites = torch.stack([which[t.subject][int(c * len(which[t.subject]))] for t, c in zip(flat, choice, strict=True)])
     speeds = torch.stack([velocity(thing) for thing in flat])  # [B n, 2]
@@ -234,7 +249,6 @@ def film(
     video = torch.zeros(len(scenes), 3, frames, height, width)
     for i in reversed(range(n)):  # the nearer one last, over the others
         video = video * (1 - cover[:, i]) + cover[:, i] * color[:, i]
-    captions = [describe(scene) for scene in scenes] if captions is None else list(captions)
     shape = (len(scenes), n)
     return Clips(
         video,

@@ -101,6 +101,7 @@ def adherence(logits: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
     """The share of videos in which a probe sees what was asked for, of each kind and of all together ("all").
 
     logits: `[B, values]` for each kind; wanted: `[B]`, -1 where nothing was asked for, which "all" counts as right.
+    A kind that nobody asked for gives NaN.
     """
     right = {kind: logits[kind].argmax(1) == numbers for kind, numbers in wanted.items()}
     asked = {kind: numbers >= 0 for kind, numbers in wanted.items()}

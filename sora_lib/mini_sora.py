@@ -48,7 +48,7 @@ class MiniSora(DiT):
         self, channels: int = 8, patch_size: Size = (1, 2, 2), width: int = 160, depth: int = 6, heads: int = 4
     ) -> None:
         super().__init__(channels, patch_size, width, depth, heads, absolute=True)
-        self.embed_text = nn.Sequential(TextEncoder(width), nn.Linear(width, width))
+        self.embed_text = nn.Sequential(TextEncoder(width, heads=heads), nn.Linear(width, width))
         numbers = (channels + 1) * self.patch_size[0] * self.patch_size[1] * self.patch_size[2]
         self.embed_known = nn.Linear(numbers, width, bias=False)
         nn.init.zeros_(self.embed_known.weight)
@@ -56,6 +56,8 @@ class MiniSora(DiT):
     def forward(self, x_t: Tensor, t: Tensor, told: Told) -> Tensor:
         """Noisy latents `[B, C, n, h, w]` and times `[B]` to the velocity, `[B, C, n, h, w]`."""
         x_t = check_tensor("x_t", x_t, [None, self.channels, None, None, None])
+        if len(told.tokens) != len(x_t):
+            raise ValueError(f"told.tokens must be a row for each sample, {len(x_t)}, got {len(told.tokens)}")
         known = check_same_shape("told.known", told.known, "x_t", x_t)
         mask = check_tensor("told.mask", told.mask, [len(x_t), x_t.shape[2]])[:, None, :, None, None].expand_as(
             x_t[:, :1]

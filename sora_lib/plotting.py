@@ -130,7 +130,7 @@ def film_strip(ax: Axes, video: Tensor, title: str = "", *, every: int = 2) -> A
     """One video `[3, F, H, W]` in [0, 1] as a strip of its frames, from left to right, each `every`-th."""
     frames = check_tensor("video", video, [3, None, None, None])[:, :: check_count("every", every)].detach().cpu()
     strip = rearrange(pad(frames, (0, 1), value=0.3), "c f h w -> h (f w) c")
-    ax.imshow(strip.clamp(0, 1), interpolation="nearest")
+    ax.imshow(strip.clamp(0, 1).numpy(), interpolation="nearest")
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     return ax

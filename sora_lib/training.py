@@ -134,6 +134,8 @@ def train(
     check_schedule(schedule)
     if not isinstance(batches, Iterable):
         raise TypeError(f"batches must be an iterable of tensors, got {type(batches).__name__}")
+    if not callable(times):
+        raise TypeError(f"times must be a function (n, generator) -> t, got {times!r:.80}")
     if resume is not None and resume.model is not model:
         raise ValueError("resume holds another model than the one given; pass its own, resume.model")
     if resume is not None and generator is not None and generator is not resume.generator:

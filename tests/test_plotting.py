@@ -110,3 +110,41 @@ def test_animation_is_an_animated_png(count):
         assert np.abs(np.asarray(moving.convert("RGB")).astype(float) - wanted).mean() < 3  # of 255, requantised
     if count > 1:
         assert moving.info["duration"] == 200
+
+
+def shades(frames, count):
+    """Videos of 2 x 3 pixels, every frame of another even grey: `[count, 3, frames, 2, 3]`."""
+    greys = torch.arange(count * frames).reshape(count, 1, frames, 1, 1) / (count * frames)
+    return greys.expand(-1, 3, -1, 2, 3)
+
+
+@pytest.mark.parametrize(("frames", "count"), [(1, 3), (4, 1), (5, 3)])
+def test_videos_stand_side_by_side_in_one_png(frames, count):
+    """Two in a row, each pixel 2 x 2, a grey line between them: every frame of every video in its own place."""
+    video = shades(frames, count).clone()
+    video[:, 0, :, 0, 0] = 1  # a mark of red in the upper left corner
+    picture = Picture.open(io.BytesIO(plotting.video_png(video, columns=2, zoom=2)))
+    columns, rows = min(2, count), -(-count // 2)
+    assert picture.format == "PNG" and picture.size == (2 * (4 * columns - 1), 2 * (3 * rows - 1))
+    assert getattr(picture, "n_frames", 1) == frames
+    for f in range(frames):
+        picture.seek(f)
+        shown = np.asarray(picture.convert("RGB"))
+        for i in range(count):
+            row, column = divmod(i, 2)
+            place = shown[6 * row : 6 * row + 4, 8 * column : 8 * column + 6]
+            grey = round(255 * (i * frames + f) / (count * frames))
+            wanted = np.full((4, 6, 3), grey)
+            wanted[:2, :2, 0] = 255
+            assert np.abs(place - wanted).max() <= 1
+            if column:
+                assert (shown[6 * row : 6 * row + 4, 6:8] == 76).all()  # the line
+
+
+def test_a_film_strip_holds_every_second_frame(ax):
+    plotting.film_strip(ax, shades(5, 1)[0], "grey")
+    shown = np.asarray(ax.images[0].get_array())
+    assert shown.shape == (2, 3 * 4, 3) and ax.get_title() == "grey"
+    for i, f in enumerate((0, 2, 4)):
+        np.testing.assert_allclose(shown[:, 4 * i : 4 * i + 3], f / 5, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(shown[:, 4 * i + 3], 0.3, rtol=0, atol=1e-6)
