@@ -275,7 +275,7 @@ def test_a_size_that_patches_do_not_fill_is_told():
     [
         ({"channels": 0}, "channels must be 1 or more"),
         ({"width": 25}, "width must be an even multiple of heads, 2"),
-        ({"width": 12}, "width must be an even multiple of heads, 4"),  # those of the text encoder
+        ({"width": 8}, "6 times it or more, got 8"),
         ({"patch_size": (1, 0, 2)}, "patch_size must be 1 or more"),
     ],
 )
