@@ -32,6 +32,7 @@ from .checks_points import (
     video_numbers,
     zero_velocity_loss,
 )
+from .checks_video import patches_frames_first, space_then_time, video_tokens
 
 __all__ = [
     "alpha_bar",
@@ -53,13 +54,16 @@ __all__ = [
     "kl_to_width",
     "middle_variance",
     "normalise_video",
+    "patches_frames_first",
     "patches_to_image",
     "pca_error",
     "posterior_mean",
     "reversed_clean",
+    "space_then_time",
     "time_features",
     "velocity_target",
     "video_numbers",
+    "video_tokens",
     "weights_factor",
     "zero_velocity_loss",
 ]

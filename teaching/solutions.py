@@ -167,3 +167,24 @@ def normalise_video(z: Tensor) -> Tensor:
     """All axes but the channels'."""
     axes = (0, 2, 3, 4)
     return (z - z.mean(axes, keepdim=True)) / z.std(axes, correction=0, keepdim=True)
+
+
+# --- 11, video and patches
+
+# 33 frames make 1 + 8 latent frames, 48 x 64 pixels 12 x 16 places, and each of the 9 gives 6 x 8 patches.
+video_tokens = 432.0
+
+
+def patches_frames_first(x: Tensor, pf: int, ph: int, pw: int) -> Tensor:
+    """Split frames, rows and columns in two; the outer parts make the token's place, the inner ones its numbers."""
+    b, f, c, h, w = x.shape
+    x = x.reshape(b, f // pf, pf, c, h // ph, ph, w // pw, pw)
+    return x.permute(0, 1, 4, 6, 2, 5, 7, 3).reshape(b, -1, pf * ph * pw * c)
+
+
+def space_then_time(x: Tensor, grid: tuple[int, int, int], attend: Callable[[Tensor], Tensor]) -> Tensor:
+    """Frames join the batch while places attend to each other, then the other way round."""
+    b, (f, h, w) = len(x), grid
+    x = attend(x.reshape(b * f, h * w, -1)).reshape(b, f, h * w, -1)
+    x = attend(x.transpose(1, 2).reshape(b * h * w, f, -1)).reshape(b, h * w, f, -1)
+    return x.transpose(1, 2).reshape(b, f * h * w, -1)

@@ -111,6 +111,15 @@ def marked_patch_goes_down_and_right(first, last):
     return (after > before + 20).all()
 
 
+def dark_columns(picture):
+    """The part of the columns in which something dark stands, below the titles."""
+    return (picture[int(0.4 * len(picture)) :].max(axis=2) < 60).any(axis=0).mean()
+
+
+def blocks_spread(first, last):
+    return dark_columns(first) < 0.3 and dark_columns(last) > 0.6
+
+
 def arrows_grow(first, last):
     return shown(last, "exact").sum() > 10 * shown(first, "exact").sum()
 
@@ -134,6 +143,7 @@ SHOWS = {
     "From one digit to another": a_three_becomes_an_eight,
     "Euler's path against the exact path": model_covers_exact,
     "Straight pairs and the flow of their mean": clouds_become_moons,
+    "A clip becomes tokens": blocks_spread,
 }
 
 

@@ -116,6 +116,21 @@ def another_digit(low, high):
     return abs(halves(low)[0] - halves(high)[0]).mean() > 20
 
 
+def _red(picture):
+    return (picture[..., 0] > 120) & (picture[..., 1] < 100)
+
+
+def trail_grows(low, high):
+    """The long exposure, on the right, covers more."""
+    before, after = (_red(halves(p)[1]).sum() for p in (low, high))
+    return before > 100 and after > 1.2 * before
+
+
+def filmed_elsewhere(low, high):
+    a, b = (_red(halves(p)[0]) for p in (low, high))
+    return b.sum() > 100 and (a & b).sum() < 0.7 * a.sum()
+
+
 def signal_falls(low, high):
     """On the left the black curve ends lower; on the right more points are further out than the moons reach."""
 
@@ -151,6 +166,9 @@ SHOWS |= {
 POKED = "A digit decoded after one of its latent numbers was moved"
 SHOWS |= {(POKED, "digit"): another_digit, (POKED, "number"): the_change_moves_down}
 SHOWS |= {(POKED, "move"): the_change_turns_round}
+
+FILMED = "One frame of a clip filmed to a caption, and a long exposure of it"
+SHOWS |= {(FILMED, "frame"): trail_grows, (FILMED, "take"): filmed_elsewhere}
 
 CHAPTERS = [path for path in dev.find_notebooks([]) if uses_controls(path)]
 

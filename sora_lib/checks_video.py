@@ -1,0 +1,82 @@
+"""Checks of the exercises in chapters 11 to 16."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .marking import mark_function, mark_number, random_tensor
+
+
+def video_tokens(answer: object) -> None:
+    """Chapter 11: tokens of 33 frames of 48 x 64, 4 times smaller on each axis, first frame alone, patch (1, 2, 2)."""
+    mistakes = [
+        (384.0, "the first frame is a group by itself: 33 frames make 1 + 8 groups"),
+        (1728.0, "that is the number of places of the latents; a patch covers 2 x 2 of them"),
+        (1584.0, "time is compressed as well: 33 frames make 1 + 8 groups"),
+        (216.0, "a patch of (1, 2, 2) covers one latent frame, not two"),
+        (25344.0, "those are the tokens of the pixels; first make the video 4 times smaller on each axis"),
+    ]
+    mark_number("video_tokens", answer, 432.0, mistakes)
+
+
+def patches_frames_first(answer: object) -> None:
+    """Chapter 11: `patches_frames_first(x [B, F, C, H, W], pf, ph, pw)`, the tokens of `patchify`."""
+
+    def cut(order: tuple[int, ...]) -> Callable:
+        def patches(x: Tensor, pf: int, ph: int, pw: int) -> Tensor:
+            b, f, c, h, w = x.shape
+            x = x.reshape(b, f // pf, pf, c, h // ph, ph, w // pw, pw).permute(order)
+            return x.reshape(b, -1, pf * ph * pw * c)
+
+        return patches
+
+    def reshaped(x: Tensor, pf: int, ph: int, pw: int) -> Tensor:
+        b, f, c, h, w = x.shape
+        return right(x.reshape(b, c, f, h, w).transpose(1, 2), pf, ph, pw)
+
+    right = cut((0, 1, 4, 6, 2, 5, 7, 3))
+    mistakes = [
+        (reshaped, "a reshape does not exchange frames and channels, it deals the numbers out anew; use transpose"),
+        (cut((0, 1, 4, 6, 2, 3, 5, 7)), "inside a patch the order is frame, row, column, channel: channels come last"),
+        (cut((0, 1, 4, 6, 3, 2, 5, 7)), "inside a patch the channels come last, not first"),
+        (cut((0, 4, 1, 6, 2, 5, 7, 3)), "frames and rows of the grid are exchanged: tokens come frame by frame"),
+        (cut((0, 1, 6, 4, 2, 5, 7, 3)), "rows and columns of the grid are exchanged: tokens come row by row"),
+        (cut((0, 1, 4, 6, 2, 7, 5, 3)), "rows and columns inside the patches are exchanged"),
+        (cut((0, 1, 2, 3, 4, 5, 6, 7)), "a reshape alone gathers no patch; bring the inner halves together first"),
+    ]
+    inputs = [(random_tensor(2, 4, 3, 6, 10, seed=1), 2, 3, 5), (random_tensor(1, 6, 2, 4, 6, seed=2), 3, 2, 2)]
+    mark_function("patches_frames_first", answer, right, inputs, mistakes)
+
+
+def space_then_time(answer: object) -> None:
+    """Chapter 11: `space_then_time(x [B, f h w, D], grid, attend)`, attention within frames, then within places."""
+
+    def space(x: Tensor, grid: tuple, attend: Callable) -> Tensor:
+        return attend(x.reshape(-1, grid[1] * grid[2], x.shape[2])).reshape(x.shape)
+
+    def time(x: Tensor, grid: tuple, attend: Callable) -> Tensor:
+        f, h, w = grid
+        y = x.reshape(len(x), f, h * w, -1).transpose(1, 2)  # [B, h w, f, D]
+        return attend(y.reshape(-1, f, x.shape[2])).reshape(y.shape).transpose(1, 2).reshape(x.shape)
+
+    def dealt(x: Tensor, grid: tuple, attend: Callable) -> Tensor:
+        return attend(space(x, grid, attend).reshape(-1, grid[0], x.shape[2])).reshape(x.shape)
+
+    def both(x: Tensor, grid: tuple, attend: Callable) -> Tensor:
+        return time(space(x, grid, attend), grid, attend)
+
+    def mixed(x: Tensor) -> Tensor:
+        weights = torch.softmax(x @ x.transpose(1, 2), dim=-1)  # [N, L, L]
+        return weights @ x
+
+    mistakes = [
+        (dealt, "a reshape alone groups neighbours in the list; exchange frames and places before, and back after"),
+        (lambda x, g, a: space(time(x, g, a), g, a), "the order: first within each frame, then over time"),
+        (space, "that is the half within each frame; then the same place of all frames, over time"),
+        (time, "that is the half over time; before it, the tokens of each frame among themselves"),
+        (lambda x, g, a: a(x), "that is full attention: every token sees all the others"),
+        (lambda x, g, a: space(x, g, a) + time(x, g, a), "one after the other: time works on what space gave"),
+    ]
+    inputs = [(random_tensor(2, 24, 4, seed=1), (2, 3, 4), mixed), (random_tensor(1, 30, 4, seed=2), (5, 3, 2), mixed)]
+    mark_function("space_then_time", answer, both, inputs, mistakes)
