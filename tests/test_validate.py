@@ -10,14 +10,17 @@ import pytest
 import torch
 
 import sora_lib as s
-from sora_lib import datasets, explore, plotting, samplers, sketch, training, validate
+from sora_lib import autoencoder, datasets, explore, metrics, plotting, samplers, sketch, training, validate
 from sora_lib.denoisers import TimeEmbedding
+from sora_lib.mini_sora import MiniSora, Told, told
+from sora_lib.text import TextEncoder, Thing, describe, parse, tokenize, words_of
 
 FLOW, LINEAR, COSINE = s.RectifiedFlow(), s.LinearBeta(), s.Cosine()
 X, T, NAN = torch.randn(4, 2), torch.full([4], 0.5), torch.tensor([[math.nan, 0.0]] * 4)
 LAW = s.GaussianMixture(torch.zeros(3, 2), 0.5)
 SCHEDULES, SAMPLERS = [FLOW, LINEAR, COSINE], [s.ancestral, s.ddim, s.euler, s.heun]
 INTS, EMPTY = torch.zeros(4, 2, dtype=torch.long), torch.zeros(0, 2)
+VIDEO, TOKENS, ONE = torch.zeros(2, 3, 9, 8, 8), tokenize(["a one", None]), [[Thing("one", "red", "still")]]
 
 
 def same(x_t, t):
@@ -31,6 +34,14 @@ def model():
 def one_step(**changed):
     options = {"model": model(), "batches": [X], "schedule": FLOW, "steps": 1} | changed
     return next(s.train(options.pop("model"), options.pop("batches"), options.pop("schedule"), **options))
+
+
+SORA = MiniSora(8, width=24, depth=1)
+
+
+def sora(**changed):
+    given = {"x_t": torch.zeros(4, 8, 1, 4, 4), "t": T} | vars(told(["a one", None] * 2, (1, 4, 4))) | changed
+    return SORA(given.pop("x_t"), given.pop("t"), Told(**given))
 
 
 # What a float tensor argument may not be, with what the message must hold beside the argument's name.
@@ -76,6 +87,23 @@ GRIDS = [
     (torch.ones(2, 2), ValueError, r"\[2, 2\]"),
 ]
 NOT_SCHEDULES = [("cosine", TypeError, "cosine"), (None, TypeError, "None"), (s.Cosine, TypeError, "Cosine")]
+
+
+VIDEOS = [
+    (None, TypeError, "NoneType"),
+    ([[0.0]], TypeError, "list"),
+    (VIDEO.to(torch.uint8), TypeError, "uint8"),
+    (VIDEO[0], ValueError, r"\[3, 9, 8, 8\]"),
+    (VIDEO[:, :1], ValueError, r"\[2, 1, 9, 8, 8\]"),
+    (VIDEO[:0], ValueError, "empty"),
+    (VIDEO / 0, ValueError, "NaN"),
+]
+LATENTS = [
+    *VIDEOS[:3],
+    (torch.zeros(2, 8, 4, 4), ValueError, r"\[2, 8, 4, 4\]"),
+    (torch.zeros(2, 7, 1, 4, 4), ValueError, r"\[2, 7, 1, 4, 4\]"),
+    (torch.full([2, 8, 1, 4, 4], math.inf), ValueError, "infinity"),
+]
 
 
 def names(wrong):
@@ -179,6 +207,14 @@ TABLE = [
     ("train", "ema", lambda a: one_step(ema=a), number(-0.1, 1.0)),
     ("train", "schedule", lambda a: one_step(schedule=a), NOT_SCHEDULES),
     ("train", "batches", lambda a: one_step(batches=a), [(5, TypeError, "int"), (None, TypeError, "NoneType")]),
+    (
+        "train",
+        "times",
+        lambda a: one_step(times=a),
+        [("uniform", TypeError, "'uniform'"), (None, TypeError, "None"), (T, TypeError, "tensor")],
+    ),
+    ("logit_normal_times", "mean", training.logit_normal_times, number(-11, 11)),
+    ("logit_normal_times", "std", lambda a: training.logit_normal_times(0, a), number(0, 11)),
     ("train", "a batch", lambda a: one_step(batches=[a]), TENSORS[:1] + TENSORS[2:]),
     # metrics, datasets
     (
@@ -195,6 +231,113 @@ TABLE = [
     ("guided", "scale", lambda a: s.guided(same, same, a), [(-0.1, ValueError, "-0.1"), ("3", TypeError, "'3'")]),
     ("drawing", "xy", datasets.drawing, POINTS),
     ("shape", "name", sketch.shape, names("circle")),
+    # the world and its captions
+    ("random_scene", "things", datasets.random_scene, [*COUNTS, (3, ValueError, "3")]),
+    ("random_scene", "combinations", lambda a: datasets.random_scene(combinations=a), names("test")),
+    (
+        "random_scene",
+        "subjects",
+        lambda a: datasets.random_scene(subjects=a),
+        [((), ValueError, r"\(\)"), (("one", "ten"), ValueError, "ten"), ("one", ValueError, "'one'")],
+    ),
+    ("film", "frames", lambda a: datasets.film(ONE, frames=a), COUNTS),
+    ("film", "height", lambda a: datasets.film(ONE, height=a), [*COUNTS, (31, ValueError, "31 and 32")]),
+    ("film", "width", lambda a: datasets.film(ONE, width=a), [*COUNTS, (31, ValueError, "32 and 31")]),
+    ("film", "part", lambda a: datasets.film(ONE, part=a), names("valid")),
+    (
+        "film",
+        "captions",
+        lambda a: datasets.film(ONE, captions=a),
+        [([], ValueError, "0"), (["a", "b"], ValueError, "2")],
+    ),
+    (
+        "film",
+        "scenes",
+        datasets.film,
+        [
+            ([], ValueError, r"\[\]"),
+            ([[]], ValueError, r"\[0\]"),
+            ([*ONE, 2 * ONE[0]], ValueError, r"\[1, 2\]"),
+            ([[Thing("one", "pink", "still")]], ValueError, "color.*'pink'"),
+            ([[Thing("one", "red")]], ValueError, "direction.*None"),
+            ([[Thing("one", "red", "up")]], ValueError, "speed.*None"),
+        ],
+    ),
+    ("describe", "scene", describe, [([], ValueError, "0"), (3 * ONE[0], ValueError, "3")]),
+    *[
+        (f.__name__, "prompt", f, [("", ValueError, "empty"), ("a dog", ValueError, "'dog'"), (1, TypeError, "int")])
+        for f in (parse, words_of)
+    ],
+    ("tokenize", "captions", tokenize, [("a one", TypeError, "'a one'")]),
+    ("tokenize", "prompt", tokenize, [([""], ValueError, "empty"), ([1], TypeError, "int")]),
+    *[
+        ("TextEncoder", name, lambda a, name=name: TextEncoder(**{name: a}), COUNTS[name == "depth" :])
+        for name in ("width", "depth", "heads")
+    ],
+    ("TextEncoder", "width", TextEncoder, [(4, ValueError, "4"), (129, ValueError, "129")]),
+    (
+        "TextEncoder()",
+        "tokens",
+        TextEncoder(24),
+        [
+            (TOKENS.float(), TypeError, "whole numbers"),
+            (TOKENS[0], TypeError, "whole numbers"),
+            (TOKENS[:0], TypeError, "whole numbers"),
+            (["a one"], TypeError, "'a one'"),
+            (TOKENS - 1, ValueError, "-1"),
+            (TOKENS + 99, ValueError, "99"),
+        ],
+    ),
+    # video: measures, autoencoder, transformer
+    ("centroids", "video", metrics.centroids, VIDEOS),
+    (
+        "motion_error",
+        "video",
+        lambda a: metrics.motion_error(a, torch.zeros(2, 2)),
+        [*VIDEOS, (VIDEO[:, :, :1], ValueError, "got 1")],
+    ),
+    (
+        "motion_error",
+        "velocities",
+        lambda a: metrics.motion_error(VIDEO, a),
+        [
+            (torch.zeros(2), ValueError, r"\[2\]"),
+            (torch.zeros(3, 2), ValueError, r"\[3, 2\]"),
+            (0.5, TypeError, "float"),
+        ],
+    ),
+    ("motion_error", "steps", lambda a: metrics.motion_error(VIDEO, torch.zeros(2, 2), a), COUNTS),
+    ("VideoProbe()", "video", metrics.VideoProbe({"color": 6}, 2).eval(), VIDEOS),
+    *[
+        (name, "x", call, [*VIDEOS, (VIDEO[:, :, :6], ValueError, "got 6"), (VIDEO[..., 2:], ValueError, "8 and 6")])
+        for name, call in {
+            "check_video": autoencoder.check_video,
+            "VideoAutoencoder.encode": autoencoder.VideoAutoencoder(2, 4, 1).encode,
+        }.items()
+    ],
+    ("VideoAutoencoder.decode", "z", autoencoder.VideoAutoencoder(8, 4, 1).decode, LATENTS),
+    ("VideoAutoencoder", "channels", autoencoder.VideoAutoencoder, COUNTS),
+    ("VideoAutoencoder", "width", lambda a: autoencoder.VideoAutoencoder(8, a), [*COUNTS, (7, ValueError, "7")]),
+    ("VideoAutoencoder", "depth", lambda a: autoencoder.VideoAutoencoder(8, 4, a), COUNTS[1:]),
+    *[
+        ("MiniSora", name, lambda a, name=name: MiniSora(**{name: a}), COUNTS)
+        for name in ("channels", "width", "depth", "heads")
+    ],
+    ("MiniSora()", "x_t", lambda a: sora(x_t=a), LATENTS),
+    ("MiniSora()", "t", lambda a: sora(t=a), TIMES + LENGTH),
+    ("MiniSora()", "told.known", lambda a: sora(known=a), LATENTS),
+    (
+        "MiniSora()",
+        "told.mask",
+        lambda a: sora(mask=a),
+        [
+            (torch.zeros(2), ValueError, r"\[2\]"),
+            (torch.zeros(2, 2), ValueError, r"\[2, 2\]"),
+            (None, TypeError, "None"),
+        ],
+    ),
+    ("MiniSora()", "told.tokens", lambda a: sora(tokens=a), [(TOKENS[:1], ValueError, "got 1")]),
+    ("MiniSora()", "tokens", lambda a: sora(tokens=a), [(torch.ones(4, 9), TypeError, "whole numbers")]),
     # plotting, explore (the scrubber's and the board's own tests hold the rest)
     ("plot_points", "x", lambda a: plotting.plot_points(plt.gca(), a), POINTS),
     ("plot_points", "kind", lambda a: plotting.plot_points(plt.gca(), X, a), names("blue")),
@@ -211,6 +354,18 @@ TABLE = [
     ("render_frames", "count", lambda a: plotting.render_frames(lambda ax, i: None, a), COUNTS),
     ("animation", "milliseconds", lambda a: plotting.animation(FRAME, "x", milliseconds=a), COUNTS),
     ("animation", "frames", lambda a: plotting.animation(a, "x"), [([], ValueError, "empty")]),
+    ("video_png", "video", plotting.video_png, VIDEOS),
+    *[
+        ("video_png", name, lambda a, name=name: plotting.video_png(VIDEO[:, :, :1], **{name: a}), COUNTS)
+        for name in ("columns", "zoom", "milliseconds")
+    ],
+    (
+        "film_strip",
+        "video",
+        lambda a: plotting.film_strip(plt.gca(), a),
+        [*VIDEOS[:3], (VIDEO, ValueError, r"\[2, 3, 9, 8, 8\]"), (VIDEO[0, :1], ValueError, r"\[1, 9, 8, 8\]")],
+    ),
+    ("film_strip", "every", lambda a: plotting.film_strip(plt.gca(), VIDEO[0], every=a), COUNTS),
     ("TrainingBoard", "steps", lambda a: explore.TrainingBoard(a, {}), COUNTS),
 ]
 CASES = [(name, argument, call, *case) for name, argument, call, cases in TABLE for case in cases]
@@ -298,6 +453,7 @@ def test_train_raises_at_the_call_not_at_the_first_step():
 def test_every_file_has_its_tests():
     here = Path(__file__).parent
     files = {path.stem for path in (here.parent / "sora_lib").glob("*.py")} - {"__init__"}
-    files -= {"marking", "checks_points", "checks_images"}  # test_checks.py
+    files -= {"marking", "checks_points", "checks_images", "checks_video"}  # test_checks.py
+    files -= {"__main__"}  # test_pipeline.py
     assert {name for name in files if not (here / f"test_{name}.py").is_file()} == set()
     assert importlib.import_module("sora_lib.samplers") is samplers and training.T_MIN == 1e-3
