@@ -42,7 +42,7 @@ def sample_latents(
     denoise = as_denoiser(model, flow, "v", request)
     if scale != 1:
         denoise = guided(denoise, as_denoiser(model, flow, "v", request.without_caption()), scale)
-    with tqdm(total=2 * (len(time_grid(steps)) - 1) - 1, disable=not progress, leave=False) as bar:
+    with tqdm(total=2 * (len(time_grid(steps)) - 1) - 1, disable=not progress) as bar:
 
         def counted(x_t: Tensor, t: Tensor) -> Tensor:
             bar.update()

@@ -1,0 +1,187 @@
+"""Text to video: what a call returns, and what it refuses before it costs anything."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sora_lib import __main__ as program
+from sora_lib.autoencoder import VideoAutoencoder
+from sora_lib.mini_sora import MiniSora, Told, told
+from sora_lib.pipeline import MiniSoraPipeline, sample_latents
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPT = "a red seven moving up"
+
+
+def randomised(network, seed):
+    """The network with random weights in the layers that start at zero too, so that nothing is hidden by a zero."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if not weight.any():
+                weight.copy_(0.1 * torch.randn(weight.shape, generator=g))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    torch.manual_seed(0)
+    small = MiniSora(width=48, depth=2, heads=2)
+    return MiniSoraPipeline(randomised(small, 0), randomised(VideoAutoencoder(width=16, depth=1), 1))
+
+
+def call(pipe, prompt=PROMPT, seed=0, **options):
+    options = {"num_inference_steps": 2} | options
+    return pipe(prompt, generator=torch.Generator().manual_seed(seed), **options).frames
+
+
+@pytest.mark.parametrize("size", [(17, 32, 32), (1, 32, 32), (9, 48, 32), (33, 32, 48)])
+def test_frames_of_any_size(pipe, size):
+    frames, height, width = size
+    video = call(pipe, num_frames=frames, height=height, width=width)
+    assert video.shape == (1, 3, frames, height, width)
+    assert video.min() >= 0 and video.max() <= 1
+
+
+def test_the_generator_decides(pipe):
+    assert torch.equal(call(pipe, seed=3), call(pipe, seed=3))
+    assert not torch.equal(call(pipe, seed=3), call(pipe, seed=4))
+
+
+def test_prompt_and_guidance_matter(pipe):
+    plain = call(pipe)
+    assert not torch.equal(plain, call(pipe, "a blue circle moving down"))
+    assert not torch.equal(plain, call(pipe, guidance_scale=5.0))
+
+
+def test_several_prompts_are_one_video_each(pipe):
+    two = call(pipe, [PROMPT, "a blue circle behind a white two"])
+    start = torch.randn(2, 8, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    g = torch.Generator().manual_seed(0)
+    torch.testing.assert_close(torch.randn(1, 8, 5, 8, 8, generator=g), start[:1])  # the first draws are the same
+    torch.testing.assert_close(two[:1], call(pipe), atol=1e-4, rtol=0)
+
+
+def test_sample_latents_is_heun_with_guidance_written_out(pipe):
+    """Two steps by hand: v guided, Heun's mean of two, and x0_hat = x_t - t v at the end."""
+    request = told([PROMPT], (2, 8, 8))
+    got = sample_latents(pipe.transformer, request, steps=2, scale=3.0, generator=torch.Generator().manual_seed(0))
+
+    def v(x, t):
+        with torch.no_grad():
+            cond, uncond = (pipe.transformer(x, torch.tensor([t]), r) for r in (request, request.without_caption()))
+        return uncond + 3.0 * (cond - uncond)
+
+    x = torch.randn(1, 8, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    v1 = v(x, 1.0)
+    x = x - 0.5 * (v1 + v(x - 0.5 * v1, 0.5)) / 2
+    torch.testing.assert_close(got, x - 0.5 * v(x, 0.5), atol=1e-4, rtol=1e-4)
+
+
+def test_guidance_1_asks_the_network_once(pipe, monkeypatch):
+    calls = []
+    monkeypatch.setattr(pipe.transformer, "forward", lambda x, t, r: calls.append(r) or torch.zeros_like(x))
+    call(pipe, guidance_scale=1.0, num_inference_steps=4)
+    assert len(calls) == 2 * 4 - 1 and all(isinstance(r, Told) and r.tokens.any() for r in calls)
+
+
+def test_the_bar_counts_every_evaluation(pipe, capsys):
+    call(pipe, progress=True, num_inference_steps=3)
+    assert "5/5" in capsys.readouterr().err
+
+
+BAD = [
+    ({"prompt": ""}, "prompt is empty"),
+    ({"prompt": []}, "empty list"),
+    ({"prompt": "a red sevn moving up"}, "'sevn'.*'seven'"),
+    ({"prompt": "ein roter Kreis"}, "'ein' is not a word"),
+    ({"prompt": "a red blue seven"}, "two colors, red and blue"),
+    ({"prompt": "a seven " * 20}, "40 words, at most 24"),
+    ({"num_frames": 16}, r"1 \+ 4n .* got 16; 17 is near"),
+    ({"num_frames": 0}, "num_frames must be 1 or more"),
+    ({"height": 36}, "height must be a multiple of 8, got 36; 32 is near"),
+    ({"width": 16}, "width must be 32 or more"),
+    ({"num_inference_steps": 0}, "num_inference_steps must be 1 or more"),
+    ({"guidance_scale": -1.0}, r"guidance_scale must lie in \[0, 20\]"),
+    ({"guidance_scale": float("nan")}, "guidance_scale"),
+    ({"height": 80_000, "width": 80_000, "num_frames": 4001}, "GB of memory, more than the 2 GB accepted"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_bad_input_is_named(pipe, options, message):
+    with pytest.raises(ValueError, match=message):
+        call(pipe, **options)
+
+
+@pytest.mark.parametrize("prompt", [7, None, [PROMPT, 7]])
+def test_a_prompt_is_text(pipe, prompt):
+    with pytest.raises(TypeError, match="prompt"):
+        call(pipe, prompt)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="name must be one of 'mini-sora'"):
+        MiniSoraPipeline.from_pretrained("maxi-sora")
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "sora_lib", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+
+
+def test_help_names_every_option():
+    run = command("--help")
+    assert run.returncode == 0
+    for word in ("--out", "--frames", "--height", "--width", "--steps", "--guidance", "--seed", "--zoom", "prompt"):
+        assert word in run.stdout
+
+
+def test_the_command_writes_a_moving_picture(tmp_path):
+    path = tmp_path / "a seven.png"
+    run = command(PROMPT, "--out", str(path), "--steps", "2", "--zoom", "2")
+    assert run.returncode == 0, run.stderr
+    with Image.open(path) as picture:
+        assert (picture.n_frames, picture.size) == (17, (64, 64))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a red sevn", "--out", "{}/x.png"], "'sevn'"),
+        ([PROMPT, "--out", "{}/x.gif"], "must end in .png"),
+        ([PROMPT, "--out", "{}/missing/x.png"], "no folder"),
+        ([PROMPT, "--out", "{}/x.png", "--frames", "16"], "num_frames must be 1 [+] 4n"),
+    ],
+)
+def test_the_command_says_what_is_wrong_and_keeps_what_is_there(tmp_path, arguments, message):
+    before = tmp_path / "x.png"
+    before.write_bytes(b"kept")
+    run = command(*(a.format(tmp_path) for a in arguments))
+    assert run.returncode == 2 and run.stdout == ""
+    assert run.stderr.startswith("error: ") and "Traceback" not in run.stderr
+    assert re.search(message, run.stderr)
+    assert before.read_bytes() == b"kept" and list(tmp_path.iterdir()) == [before]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, pipe, monkeypatch):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"kept")
+
+    def half(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:10])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(program.MiniSoraPipeline, "from_pretrained", lambda: pipe)
+    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(sys, "argv", ["sora_lib", PROMPT, "--out", str(path), "--steps", "1"])
+    assert program.main() == 2
+    assert path.read_bytes() == b"kept" and list(tmp_path.iterdir()) == [path]
