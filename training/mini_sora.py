@@ -15,6 +15,7 @@ from sora_lib.autoencoder import VideoAutoencoder
 from sora_lib.datasets import film, random_scene, shortened, velocity
 from sora_lib.metrics import motion_error
 from sora_lib.mini_sora import MiniSora, Told
+from sora_lib.plotting import video_png
 from sora_lib.pretrained import load_pretrained
 from sora_lib.schedules import RectifiedFlow
 from sora_lib.text import SHAPES, SUBJECTS, describe, tokenize
@@ -30,6 +31,7 @@ BUCKETS = [  # share of the steps, frames, height, width
 ]
 TWO, SHORT, DROPPED = 0.25, 0.3, 0.1  # shares: clips of two things, short captions, no caption
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"  # of runs under way; not in the repository
+PICTURE = Path(__file__).resolve().parent.parent / "notebooks" / "pictures" / "mini_sora.png"
 POOL, FRESH = 1536, 4  # latents of clips at hand in each bucket, and how many of them are new in each step
 
 
@@ -124,6 +126,13 @@ def checked(judge: Judge, model: MiniSora, count: int) -> dict[str, float]:
     return judge.adherence(video, [scene[0] for scene in scenes]) | {"motion error": round(error, 3)}
 
 
+def picture(judge: Judge, model: MiniSora) -> bytes:
+    """Videos for the sixteen prompts of the README, in two rows, as a moving PNG."""
+    g = torch.Generator().manual_seed(16)
+    prompts = [describe(random_scene(combinations="all", generator=g)) for _ in range(16)]
+    return video_png(judge.generated(model, prompts, seed=0, steps=12, scale=2.0), columns=8, zoom=3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     whole = {"steps": 13000, "batch": 32, "width": 160, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
@@ -175,6 +184,7 @@ def main() -> None:
     if args.ship:
         metrics = report(judge, state.ema.model) | {"curve": curve}
         ship(args.name, state.ema.model, arguments, seed=args.seed, minutes=minutes, metrics=metrics)
+        PICTURE.write_bytes(picture(judge, load_pretrained(args.name)))
         print(
             "in half precision:",
             checked(judge, load_pretrained(args.name), 512),
