@@ -73,12 +73,12 @@ def bending(answer: object) -> None:
 
 
 def weights_factor(answer: object) -> None:
-    """Chapter 08: how many times more attention weights a block has with patches of 1 x 1 in place of 2 x 2."""
+    """Chapter 08: with patches of 1 x 1, not 2 x 2, how many times more entries the N x N matrices of a block have."""
     mistakes = [
         (4.0, "that is how many times more tokens there are; every token attends to every token"),
-        (2.0, "the patch halves along both axes, so there are 4 times as many tokens; and the weights?"),
-        (256.0, "that is the number of weights of one head with 2 x 2; the factor is asked for"),
-        (4096.0, "that is the number of weights of one head with 1 x 1; divide by that with 2 x 2"),
+        (2.0, "the patch halves along both axes, so there are 4 times as many tokens; and the entries?"),
+        (256.0, "that is the number of entries for one head with 2 x 2; the factor is asked for"),
+        (4096.0, "that is the number of entries for one head with 1 x 1; divide by that with 2 x 2"),
     ]
     mark_number("weights_factor", answer, 16.0, mistakes)
 
