@@ -32,7 +32,14 @@ from .checks_points import (
     video_numbers,
     zero_velocity_loss,
 )
-from .checks_video import patches_frames_first, space_then_time, video_tokens
+from .checks_video import (
+    causal_conv,
+    encode_end,
+    frames_seen,
+    patches_frames_first,
+    space_then_time,
+    video_tokens,
+)
 
 __all__ = [
     "alpha_bar",
@@ -41,9 +48,12 @@ __all__ = [
     "best_constant",
     "best_guess",
     "blind_guess",
+    "causal_conv",
     "crossing_velocity",
     "dropped_labels",
     "ema_update",
+    "encode_end",
+    "frames_seen",
     "fresh_error",
     "gaussian_denoiser",
     "guided_value",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv1d, pad
 
 from .marking import mark_function, mark_number, random_tensor
 
@@ -80,3 +81,56 @@ def space_then_time(answer: object) -> None:
     ]
     inputs = [(random_tensor(2, 24, 4, seed=1), (2, 3, 4), mixed), (random_tensor(1, 30, 4, seed=2), (5, 3, 2), mixed)]
     mark_function("space_then_time", answer, both, inputs, mistakes)
+
+
+def frames_seen(answer: object) -> None:
+    """Chapter 12: frames that one latent frame of an encoder of depth 1 depends on: 4 a group, 2 groups and 2 more."""
+    mistakes = [
+        (12.0, "those are the three groups; the block before the grouping looks two frames further back"),
+        (8.0, "the second block looks two LATENT frames back, and each of those is four frames"),
+        (6.0, "that is the group and the first block; a second block works on the latent frames"),
+        (10.0, "the second block sees its own latent frame and two before: three groups, not two"),
+        (13.0, "count the frame itself as well"),
+    ]
+    mark_number("frames_seen", answer, 14.0, mistakes)
+
+
+def causal_conv(answer: object) -> None:
+    """Chapter 12: `causal_conv(x [B, C, F], weight [out, C, k])`, over this frame and the k - 1 before, zeros first."""
+
+    def padded(x: Tensor, w: Tensor, left: int, right: int = 0, **how: str) -> Tensor:
+        return conv1d(pad(x, (left, right), **how), w)[..., : x.shape[2]]
+
+    mistakes = [
+        (lambda x, w: padded(x, w, (w.shape[2] - 1) // 2, w.shape[2] // 2), "padded on both sides, it sees the future"),
+        (lambda x, w: padded(x, w, w.shape[2] // 2, (w.shape[2] - 1) // 2), "padded on both sides, it sees the future"),
+        (lambda x, w: padded(x, w, 0, w.shape[2] - 1), "the zeros belong before the first frame, not after the last"),
+        (lambda x, w: padded(x, w, w.shape[2]), "one zero too many: the present frame belongs to it"),
+        (lambda x, w: padded(x, w, w.shape[2] - 1, mode="replicate"), "before the first frame there are zeros"),
+        (
+            lambda x, w: padded(x, w.flip(2), w.shape[2] - 1),
+            "the last weight is that of the present frame, not the first",
+        ),
+        (lambda x, w: padded(x, w, 2), "two zeros fit k = 3 alone; how many does a window of k need?"),
+    ]
+    inputs = [(random_tensor(2, 3, 7, seed=s), random_tensor(4, 3, k, seed=9)) for s, k in ((1, 3), (2, 4))]
+    mark_function("causal_conv", answer, lambda x, w: padded(x, w, w.shape[2] - 1), inputs, mistakes)
+
+
+def encode_end(answer: object) -> None:
+    """Chapter 12: `encode_end(encode, x [B, C, F, H, W], last)`, `last` latent frames of the end, encoded by itself."""
+
+    def encode(x: Tensor) -> Tensor:  # causal: each group of four, and a little of all before
+        if x.shape[2] % 4 != 1:
+            raise ValueError(f"encode takes 1 + 4n frames, got {x.shape[2]}")
+        groups = torch.cat([x[:, :, :1].expand(-1, -1, 3, -1, -1), x], dim=2).unflatten(2, (-1, 4))
+        return groups.mean(3) + 0.1 * groups.mean(3).cumsum(2)
+
+    mistakes = [
+        (lambda e, x, n: e(x)[:, :, -n:], "encoded with all that comes before: frames that are not given leak in"),
+        (lambda e, x, n: e(x[:, :, -4 * n - 1 :])[:, :, -n:], "4 n + 1 frames are a group too many, and it leaks in"),
+        (lambda e, x, n: e(x[:, :, -4 * n - 1 :]), "4 n + 1 frames give n + 1 latent frames; n are asked for"),
+        (lambda e, x, n: e(x[:, :, : 4 * n - 3]), "that is the beginning of the film, not its end"),
+    ]
+    inputs = [(encode, random_tensor(1, 2, 17, 2, 3, seed=s), s) for s in (2, 3)]
+    mark_function("encode_end", answer, lambda e, x, n: e(x[:, :, -(4 * n - 3) :]), inputs, mistakes)

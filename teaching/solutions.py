@@ -1,10 +1,11 @@
-"""Solutions of the exercises in place, chapters 00 to 10: a value or function for each check in sora_lib/checks.py."""
+"""Solutions of the exercises in place, chapters 00 to 12: a value or function for each check in sora_lib/checks.py."""
 
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # --- 00, start here
 
@@ -188,3 +189,19 @@ def space_then_time(x: Tensor, grid: tuple[int, int, int], attend: Callable[[Ten
     x = attend(x.reshape(b * f, h * w, -1)).reshape(b, f, h * w, -1)
     x = attend(x.transpose(1, 2).reshape(b * h * w, f, -1)).reshape(b, h * w, f, -1)
     return x.transpose(1, 2).reshape(b, f * h * w, -1)
+
+
+# --- 12, a video autoencoder
+
+# The block on latent frames sees three of them, 12 frames; the block before the grouping looks 2 frames further back.
+frames_seen = 14.0
+
+
+def causal_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """All padding on the left: k - 1 zeros before the first frame."""
+    return functional.conv1d(functional.pad(x, (weight.shape[2] - 1, 0)), weight)
+
+
+def encode_end(encode: Callable[[Tensor], Tensor], x: Tensor, last: int) -> Tensor:
+    """The first of the given frames makes a group of its own: 1 + 4 (last - 1) frames."""
+    return encode(x[:, :, -(4 * last - 3) :])

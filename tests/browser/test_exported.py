@@ -120,6 +120,12 @@ def blocks_spread(first, last):
     return dark_columns(first) < 0.3 and dark_columns(last) > 0.6
 
 
+def red_becomes_blue(first, last):
+    """On both sides."""
+    more_red = [[(half[..., 0] - half[..., 2]).mean() for half in halves(p)] for p in (first, last)]
+    return min(more_red[0]) > 1 and max(more_red[1]) < -1
+
+
 def arrows_grow(first, last):
     return shown(last, "exact").sum() > 10 * shown(first, "exact").sum()
 
@@ -144,6 +150,7 @@ SHOWS = {
     "Euler's path against the exact path": model_covers_exact,
     "Straight pairs and the flow of their mean": clouds_become_moons,
     "A clip becomes tokens": blocks_spread,
+    "From a red three to a blue circle": red_becomes_blue,
 }
 
 

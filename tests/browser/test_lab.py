@@ -131,6 +131,11 @@ def filmed_elsewhere(low, high):
     return b.sum() > 100 and (a & b).sum() < 0.7 * a.sum()
 
 
+def both_get_rougher(low, high):
+    a, b = ([abs(np.diff(half, axis=1)).mean() for half in halves(p)] for p in (low, high))
+    return all(after > 2 * before for before, after in zip(a, b, strict=True))
+
+
 def signal_falls(low, high):
     """On the left the black curve ends lower; on the right more points are further out than the moons reach."""
 
@@ -169,6 +174,9 @@ SHOWS |= {(POKED, "move"): the_change_turns_round}
 
 FILMED = "One frame of a clip filmed to a caption, and a long exposure of it"
 SHOWS |= {(FILMED, "frame"): trail_grows, (FILMED, "take"): filmed_elsewhere}
+
+NOISY = "A frame with noisy pixels, and the same frame decoded from noisy latents"
+SHOWS |= {(NOISY, "noise s"): both_get_rougher}
 
 CHAPTERS = [path for path in dev.find_notebooks([]) if uses_controls(path)]
 
