@@ -66,10 +66,11 @@ class MLPDenoiser(nn.Module):
         return self.out(h)  # [B, dim]
 
 
-def as_denoiser(model: nn.Module, schedule: Schedule, prediction: str = "eps", cond: Tensor | None = None) -> Denoiser:
+def as_denoiser(model: nn.Module, schedule: Schedule, prediction: str = "eps", cond: object = None) -> Denoiser:
     """The denoiser (x_t, t) -> x0_hat of a network that predicts "eps", "x0", "v" or "score" from (x_t, t).
 
-    cond `[B]`: what a conditional network is told of each sample, its third argument; fixed for all times.
+    cond: what a conditional network is told of each sample, its third argument (labels `[B]`, or a `Told`); the same at
+    all times.
     Raises ValueError where the prediction says nothing of x0 (see `convert`), and for an unknown prediction.
     """
     check_schedule(schedule)

@@ -35,11 +35,11 @@ def denoising_loss(
     eps: Tensor,
     schedule: Schedule,
     prediction: str = "eps",
-    cond: Tensor | None = None,
+    cond: object = None,
 ) -> Tensor:
     """Mean squared error of the prediction at x_t = alpha x0 + sigma eps; a scalar (arXiv 2006.11239, eq. 14).
 
-    cond `[B]`: what a conditional network is told of each sample, its third argument.
+    cond: what a conditional network is told of each sample, its third argument: labels `[B]`, or a `Told`.
     """
     x_t = check_schedule(schedule).add_noise(x0, t, eps)
     output = model(x_t, t) if cond is None else model(x_t, t, cond)
@@ -106,7 +106,7 @@ def logit_normal_times(mean: float = 0.0, std: float = 1.0) -> Callable[[int, to
 
 def train(
     model: nn.Module,
-    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
+    batches: Iterable[Tensor | tuple[Tensor, object]],
     schedule: Schedule,
     *,
     steps: int,

@@ -107,6 +107,12 @@ MUTATIONS = [
     ("what was not asked for counts", "metrics", "right[kind][asked[kind]]", "right[kind]", "metrics"),
     ("more noise for less", "training", "(mean + std * torch.randn", "(-mean + std * torch.randn", "training"),
     ("times not asked", "training", "t = times(len(x0)", "t = uniform_times(len(x0)", "training"),
+    ("the pipeline forgets the guidance scale", "pipeline", "scale=guidance_scale", "scale=1.0", "pipeline"),
+    ("guidance against the prompt itself", "pipeline", 'as_denoiser(model, flow, "v", request.without_caption())', 'as_denoiser(model, flow, "v", request)', "pipeline"),
+    ("height and width exchanged", "pipeline", "size = 1 + num_frames // 4, height // 4, width // 4", "size = 1 + num_frames // 4, width // 4, height // 4", "pipeline"),
+    ("pixels left in -1 to 1", "pipeline", "(self.autoencoder.decode(z) + 1).div(2).clamp(0, 1)", "self.autoencoder.decode(z).clamp(0, 1)", "pipeline"),
+    ("any attribute right counts as all", "metrics", "for k in wanted]).all(0)", "for k in wanted]).any(0)", "metrics"),
+    ("what nobody asked for counts as wrong", "metrics", "right[k] | ~asked[k]", "right[k]", "metrics"),
 ]  # fmt: skip
 
 

@@ -83,6 +83,16 @@ def test_sample_latents_is_heun_with_guidance_written_out(pipe):
     torch.testing.assert_close(got, x - 0.5 * v(x, 0.5), atol=1e-4, rtol=1e-4)
 
 
+def test_frames_are_the_decoded_latents_in_0_to_1(pipe):
+    """The autoencoder works in [-1, 1]; pixels at the boundary are (x + 1) / 2, and no more than 0 to 1."""
+    z = sample_latents(
+        pipe.transformer, told([PROMPT], (5, 8, 8)), steps=2, scale=2.0, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        decoded = pipe.autoencoder.decode(z)
+    torch.testing.assert_close(call(pipe), ((decoded + 1) / 2).clamp(0, 1))
+
+
 def test_guidance_1_asks_the_network_once(pipe, monkeypatch):
     calls = []
     monkeypatch.setattr(pipe.transformer, "forward", lambda x, t, r: calls.append(r) or torch.zeros_like(x))

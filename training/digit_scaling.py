@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from resume import earlier_runs
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -112,13 +113,8 @@ def main() -> None:
         "steps": args.steps,
         "minutes": 0.0,
         "Frechet distance of real digits": round(frechet_distance(*features), 2),
-        "runs": [],
+        "runs": earlier_runs(args.to, args.steps),
     }
-    if args.to.is_file():
-        before = json.loads(args.to.read_text(encoding="utf-8"))
-        if before["steps"] != args.steps:
-            raise SystemExit(f"{args.to} holds runs of {before['steps']} steps; move it away, or pass --steps")
-        results["runs"] = before["runs"]
     done = {(run["patch"], run["width"], run["seed"], run["steps"]) for run in results["runs"]}
     plan = [(*size, seed, args.steps) for seed in SEEDS for size in SIZES]
     plan += [(*size, seed, 4 * args.steps) for seed in SEEDS for size in LONGER]

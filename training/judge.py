@@ -58,9 +58,8 @@ class Judge:
         things = [thing for scene in scenes for thing in scene]
         apart = torch.stack([isolated(clip, t.color) for clip, scene in zip(video, scenes, strict=True) for t in scene])
         with torch.no_grad():
-            logits = self.probe(apart)
-        each = adherence(logits, attributes(things))
-        wanted = attributes(things)
+            logits, wanted = self.probe(apart), attributes(things)
+        each = adherence(logits, wanted)
         right = torch.stack([(logits[k].argmax(1) == n) | (n < 0) for k, n in wanted.items()]).all(0)
         return rounded(each | {"both": right.reshape(-1, 2).all(1).float().mean().item()})
 

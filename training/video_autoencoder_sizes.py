@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
+from resume import earlier_runs
 from torch import Tensor, nn
 from video_autoencoder import KL_WEIGHT, clips, psnr
 
@@ -129,13 +130,8 @@ def main() -> None:
             | {f"PSNR, {name}": round(psnr(through_pca(x, k, mean, directions), x), 2) for name, x in test.items()}
             for k in CHANNELS
         ],
-        "runs": [],
+        "runs": earlier_runs(args.to, args.steps),
     }
-    if args.to.is_file():
-        before = json.loads(args.to.read_text(encoding="utf-8"))
-        if before["steps"] != args.steps:
-            raise SystemExit(f"{args.to} holds runs of {before['steps']} steps; move it away, or pass --steps")
-        results["runs"] = before["runs"]
     done = {(run["channels"], run["seed"], run["start"]) for run in results["runs"]}
     plan = [(channels, seed, "PCA") for seed in SEEDS for channels in CHANNELS]
     for which in [*plan, *((8, seed, "random") for seed in SEEDS)]:

@@ -1,0 +1,79 @@
+"""The yardsticks by which shipped video is judged (training/judge.py), on clips whose answer is known."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sora_lib.datasets import RGB, film
+from sora_lib.pretrained import load_pretrained
+from sora_lib.text import Thing
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+from judge import Judge, handwriting, isolated, nearer_to_training
+from resume import earlier_runs
+
+
+def g(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return Judge(load_pretrained("video-autoencoder"), load_pretrained("video-probe"))
+
+
+def test_isolated_keeps_one_colour():
+    """A clip of two things is the sum of what the two colours keep, and each part is lit where its thing alone is."""
+    scenes = [(Thing("square", a, "still"), Thing("circle", b, "still")) for a, b in zip(RGB, [*RGB][1:], strict=False)]
+    for scene, clip in zip(scenes, film(scenes, frames=1, generator=g()).video, strict=True):
+        parts = [isolated(clip, thing.color) for thing in scene]
+        square, circle = ((part.amax((0, 1)) > 0.2).sum().item() for part in parts)
+        assert 10**2 <= square <= 12**2  # its side is 10.6 pixels; the nearer one: nothing hides it
+        assert circle <= 3.1416 * 6.5**2  # its radius is 6 pixels, and half a pixel of edge
+        assert ((parts[0] > 0) & (parts[1] > 0)).sum() == 0
+
+
+def test_handwriting_is_the_same_wherever_and_in_whatever_colour():
+    scene = [(Thing("triangle", color, "still"),) for color in RGB] * 4
+    pictures = handwriting(film(scene, frames=1, generator=g(1)).video)
+    torch.testing.assert_close(pictures.norm(dim=1), torch.ones(24))
+    assert torch.cdist(pictures, pictures).max() < 0.25  # measured 0.13: places fall between pixels
+    other = handwriting(film([(Thing("circle", "red", "still"),)], frames=1, generator=g(2)).video)
+    assert torch.cdist(pictures, other).min() > 0.4
+
+
+def test_planted_copies_are_nearer_to_training():
+    training, held_out = torch.randn(50, 8, generator=g(3)), torch.randn(50, 8, generator=g(4))
+    copies = torch.cat([training[:30] + 0.01, held_out[:10] + 0.01])
+    assert nearer_to_training(copies, training, held_out) == 0.75
+
+
+def test_real_clips_are_judged_right_and_shuffled_prompts_wrong(judge):
+    scenes = judge.scenes(64, 5)
+    video = film(scenes, part="test", generator=g(5)).video
+    things = [scene[0] for scene in scenes]
+    assert judge.adherence(judge.rebuilt(video), things)["all"] > 0.9
+    assert judge.adherence(video, things[1:] + things[:1])["all"] < 0.1
+
+
+def test_two_things_are_told_apart_by_colour(judge):
+    """Not all can be right: the nearer thing hides the farther. With the two exchanged nothing changes."""
+    scenes = judge.scenes(64, 6, things=2)
+    video = film(scenes, part="test", generator=g(6)).video
+    figures = judge.adherence_of_two(video, scenes)
+    assert figures["color"] > 0.95 and figures["all"] > 0.7 and figures["all"] >= figures["both"] > 0.5
+    alone = [judge.adherence_of_two(video[[i]], scenes[i : i + 1])["both"] for i in range(64)]
+    assert figures["both"] == pytest.approx(sum(alone) / 64, abs=1e-4)  # of one clip's things, not of two clips'
+    assert judge.adherence_of_two(video, [scene[::-1] for scene in scenes]) == figures
+    assert judge.adherence_of_two(video, scenes[1:] + scenes[:1])["both"] == 0
+
+
+def test_a_results_file_goes_on_only_with_runs_of_its_length(tmp_path):
+    path = tmp_path / "results.json"
+    assert earlier_runs(path, 5) == []
+    path.write_text('{"steps": 5, "runs": [{"seed": 0}]}', encoding="utf-8")
+    assert earlier_runs(path, 5) == [{"seed": 0}]
+    with pytest.raises(SystemExit, match="runs of 5 steps"):
+        earlier_runs(path, 6)
