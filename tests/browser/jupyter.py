@@ -28,6 +28,10 @@ class Notebook:
     def wait_until_idle(self):
         expect(self.page.locator(STATUS).first).to_contain_text("| Idle", timeout=60_000)
 
+    def status(self):
+        """What the kernel is said to do, and what dialogs say."""
+        return [box.inner_text() for box in self.page.locator(f"{STATUS}, .jp-Dialog").all()]
+
     def menu(self, name, item):
         self.page.get_by_role("menuitem", name=name, exact=True).click()
         self.page.get_by_role("menuitem", name=re.compile("^" + item)).click()  # some names end with a shortcut

@@ -12,14 +12,16 @@ from playwright.sync_api import expect
 import dev
 
 
-def uses_controls(path):
-    cells = nbformat.read(path, as_version=4).cells
-    return any(re.search(r"\b(live|TrainingBoard|Sketch)\(", cell.source) for cell in cells if cell.cell_type == "code")
+def with_controls(cells):
+    """The numbers of the cells that show a control."""
+    found = [cell.cell_type == "code" and re.search(r"\b(live|TrainingBoard|Sketch)\(", cell.source) for cell in cells]
+    return [number for number, here in enumerate(found) if here]
 
 
 def strip(path):
-    """Take out all results, so that what is found afterwards is new."""
+    """Take out all results, so that what is found afterwards is new, and the cells after the last control."""
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells = notebook.cells[: with_controls(notebook.cells)[-1] + 3]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -178,7 +180,7 @@ SHOWS |= {(FILMED, "frame"): trail_grows, (FILMED, "take"): filmed_elsewhere}
 NOISY = "A frame with noisy pixels, and the same frame decoded from noisy latents"
 SHOWS |= {(NOISY, "noise s"): both_get_rougher}
 
-CHAPTERS = [path for path in dev.find_notebooks([]) if uses_controls(path)]
+CHAPTERS = [path for path in dev.find_notebooks([]) if with_controls(nbformat.read(path, as_version=4).cells)]
 
 
 def test_there_are_chapters_with_controls():
@@ -192,9 +194,11 @@ def test_a_chapter_runs_and_its_sliders_move(open_notebook, lab, path):
     notebook = open_notebook(path.name)
     page = notebook.page
     notebook.run_all()
-    cells = wait_for_results(page, path, seconds=300)
+    expect(page.locator(".jp-CodeCell .jp-InputPrompt").first).not_to_have_text("[ ]:", timeout=60_000)
+    cells = wait_for_results(page, path, seconds=600)
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    assert all(cell.execution_count for cell in cells)
+    waiting = [cell.source for cell in cells if not cell.execution_count]
+    assert not waiting, f"not run after 600 s: {waiting}; {notebook.status()}"
     expect(page.locator("[data-mime-type='application/vnd.jupyter.error']")).to_have_count(0)
     for box in page.locator(".sora-live").all():
         for slider in box.locator(".widget-slider").all():
