@@ -73,19 +73,30 @@ class EMA:
 
 @dataclass
 class TrainState:
-    """All that a run needs to go on bit for bit: network, average, Adam's memory, random state and step."""
+    """All that a run needs to go on bit for bit: network, average, the optimizers' memory, random state and step."""
 
     model: nn.Module
     ema: EMA
-    optimizer: torch.optim.Optimizer
+    optimizers: dict[str, torch.optim.Optimizer]
     generator: torch.Generator
     step: int = 0
 
 
-def new_state(model: nn.Module, ema: float = 0.995, generator: torch.Generator | None = None) -> TrainState:
-    """The state of a run before its first step; without a generator, one that starts from seed 0."""
+def new_state(
+    model: nn.Module, ema: float = 0.995, generator: torch.Generator | None = None, *, muon: bool = False
+) -> TrainState:
+    """The state of a run before its first step; without a generator, one that starts from seed 0.
+
+    muon: the matrices of `model.blocks` are moved by Muon (arXiv 2502.16982), all other weights by Adam.
+    """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    return TrainState(model, EMA(model, ema), torch.optim.Adam(model.parameters(), fused=True), generator)
+    matrices = [p for p in model.blocks.parameters() if p.ndim == 2] if muon else []
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    optimizers = {"adam": torch.optim.Adam(others, fused=True)}
+    if matrices:
+        optimizers["muon"] = torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    return TrainState(model, EMA(model, ema), optimizers, generator)
 
 
 def uniform_times(n: int, generator: torch.Generator) -> Tensor:
@@ -117,7 +128,7 @@ def train(
     generator: torch.Generator | None = None,
     resume: TrainState | None = None,
 ) -> Iterator[tuple[int, float, TrainState]]:
-    """Train with Adam; yield (step, loss, state) after each step, step counting from 1 to `steps`.
+    """Train with Adam, or what `resume` brings; yield (step, loss, state) after each step, from 1 to `steps`.
 
     batches: clean samples `[B, ...]`, one tensor a step, or pairs of one with what a conditional network is told of
     each sample, `(x0, cond)`. The learning rate rises over 50 steps, then falls to 0 as a cosine; `times(n, generator)`
@@ -164,10 +175,11 @@ def _steps(
         loss = denoising_loss(state.model, x0, t, eps, schedule, prediction, cond)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {state.step + 1}; try a smaller lr than {lr}")
-        state.optimizer.param_groups[0]["lr"] = lr * learning_rate(state.step, steps)
-        state.optimizer.zero_grad()
+        state.model.zero_grad()
         loss.backward()
-        state.optimizer.step()
+        for optimizer in state.optimizers.values():
+            optimizer.param_groups[0]["lr"] = lr * learning_rate(state.step, steps)
+            optimizer.step()
         state.ema.update(state.model)
         state.step += 1
         yield state.step, loss.item(), state
@@ -187,9 +199,11 @@ def save_checkpoint(path: str | Path, state: TrainState, **metadata: str | int |
     tensors = {"generator": state.generator.get_state()}
     tensors |= {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.model.state_dict().items()}
-    for i, memory in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{k}": v for k, v in memory.items()}
+    for i, weight in enumerate(state.model.parameters()):
+        for name, optimizer in state.optimizers.items():
+            tensors |= {f"{name}.{i}.{k}": v for k, v in optimizer.state.get(weight, {}).items()}
     counts = {"step": state.step, "ema_updates": state.ema.updates, "ema_decay": state.ema.decay}
+    counts["muon"] = "muon" in state.optimizers
     header = {"format": "sora_lib training run 1", "counts": json.dumps(counts), "metadata": json.dumps(metadata)}
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: there is no folder {path.parent}")
@@ -231,33 +245,36 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> tuple[TrainState, dic
         raise ValueError(f"path: {path} holds another model than the one given; they differ in {', '.join(names[:4])}")
     try:
         counts, metadata = json.loads(header["counts"]), json.loads(header["metadata"])
-        state = new_state(model, counts["ema_decay"], torch.Generator())
+        state = new_state(model, counts["ema_decay"], torch.Generator(), muon=counts["muon"])
         state.ema.updates, state.step = counts["ema_updates"], counts["step"]
-        memory: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("adam.").items():
-            index, name = key.split(".")
-            memory.setdefault(int(index), {})[name] = value
-        _check_complete(tensors, model, memory, state.step)
+        memory: dict[tuple[str, int], dict[str, Tensor]] = {}
+        for optimizer in state.optimizers:
+            for key, value in part(f"{optimizer}.").items():
+                index, name = key.split(".")
+                memory.setdefault((optimizer, int(index)), {})[name] = value
+        _check_complete(tensors, state, memory)
         state.generator.set_state(tensors["generator"])
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"path: {path} is damaged ({error})") from error
     model.load_state_dict(part("model."))
     state.ema.model.load_state_dict(part("ema."))
-    state.optimizer.load_state_dict({"state": memory, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    weights = list(model.parameters())
+    for (optimizer, i), values in memory.items():
+        state.optimizers[optimizer].state[weights[i]] = values
     return state, metadata
 
 
-def _check_complete(tensors: dict[str, Tensor], model: nn.Module, memory: dict, step: int) -> None:
+def _check_complete(tensors: dict[str, Tensor], state: TrainState, memory: dict) -> None:
     """Raise ValueError unless all tensors of a run are there, finite, and of the model's shapes and dtypes."""
     expected = {"generator": torch.Generator().get_state()}
     for prefix in ("model.", "ema."):
-        expected |= {prefix + name: value for name, value in model.state_dict().items()}
-    weights = list(model.parameters())
-    for i in memory:
-        expected |= {f"adam.{i}.step": torch.zeros(()), f"adam.{i}.exp_avg": weights[i]}
-        expected[f"adam.{i}.exp_avg_sq"] = weights[i]
+        expected |= {prefix + name: value for name, value in state.model.state_dict().items()}
+    weights, kept = list(state.model.parameters()), {"adam": ("exp_avg", "exp_avg_sq"), "muon": ("momentum_buffer",)}
+    for optimizer, i in memory:
+        expected |= {f"{optimizer}.{i}.{name}": weights[i] for name in kept[optimizer]}
+        expected |= {f"adam.{i}.step": torch.zeros(())} if optimizer == "adam" else {}
     kinds = [{name: (list(v.shape), v.dtype) for name, v in d.items()} for d in (tensors, expected)]
     wrong = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
     wrong += [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if wrong or (step and not memory):
-        raise ValueError(f"missing, of a wrong shape or dtype, or not finite: {', '.join(wrong[:4]) or 'adam'}")
+    if wrong or (state.step and {optimizer for optimizer, _ in memory} != state.optimizers.keys()):
+        raise ValueError(f"missing, of a wrong shape or dtype, or not finite: {', '.join(wrong[:4]) or 'memory'}")

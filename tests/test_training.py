@@ -364,10 +364,10 @@ def test_a_loss_that_is_not_finite_raises_before_it_spoils_the_weights(bad):
         for step, _, state in train(Spoiled(), batches(rng()), FLOW, steps=10):
             if step == 3:
                 spoil.append(True)
-                kept = weights(model), weights(state.ema.model), copy.deepcopy(state.optimizer.state_dict())
+                kept = weights(model), weights(state.ema.model), copy.deepcopy(state.optimizers["adam"].state_dict())
     assert torch.equal(weights(model), kept[0]) and torch.equal(weights(state.ema.model), kept[1])
     assert state.step == 3 and state.ema.updates == 3
-    assert torch.equal(state.optimizer.state_dict()["state"][0]["exp_avg"], kept[2]["state"][0]["exp_avg"])
+    assert torch.equal(state.optimizers["adam"].state_dict()["state"][0]["exp_avg"], kept[2]["state"][0]["exp_avg"])
 
 
 def test_batches_that_run_out_say_so():
@@ -427,7 +427,7 @@ def test_resuming_continues_bit_for_bit(tmp_path, schedule, prediction):
     assert torch.equal(weights(one.ema.model), weights(other.ema.model))
     assert one.ema.updates == other.ema.updates and one.ema.decay == other.ema.decay
     assert torch.equal(one.generator.get_state(), other.generator.get_state())
-    memory, again = (s.optimizer.state_dict()["state"] for s in (one, other))
+    memory, again = (s.optimizers["adam"].state_dict()["state"] for s in (one, other))
     assert memory.keys() == again.keys()
     assert all(torch.equal(memory[i][k], again[i][k]) for i in memory for k in memory[i])
 
@@ -573,3 +573,73 @@ def test_resume_keeps_its_random_state():
     *_, (_, _, state) = train(model, batches(rng()), FLOW, steps=2)
     with pytest.raises(ValueError, match="its own random state"):
         train(model, batches(rng()), FLOW, steps=4, resume=state, generator=rng())
+
+
+# --- Muon
+
+
+class WithBlocks(nn.Module):
+    """A matrix and a vector in `blocks`, a matrix outside."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.inp, self.blocks = nn.Linear(2, 24), nn.ModuleList([nn.Linear(24, 16)])
+        self.out = nn.Linear(16, 2)
+
+    def forward(self, x, t):
+        return self.out(torch.tanh(self.blocks[0](torch.tanh(self.inp(x) + t[:, None]))))
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_adam_the_rest():
+    model = WithBlocks()
+    state = new_state(model, muon=True)
+    owned = {name: {id(p) for p in o.param_groups[0]["params"]} for name, o in state.optimizers.items()}
+    assert owned["muon"] == {id(model.blocks[0].weight)}
+    assert owned["adam"] == {id(p) for p in model.parameters()} - owned["muon"]
+    assert list(new_state(model).optimizers) == ["adam"]
+
+
+def test_a_step_of_muon_is_nearly_orthogonal_and_as_large_as_its_source_says():
+    model = WithBlocks()
+    state, before = new_state(model, generator=rng(), muon=True), model.blocks[0].weight.detach().clone()
+    lr = 0.01
+    next(iter(train(model, batches(rng()), FLOW, steps=5, prediction="v", lr=lr, resume=state)))
+    step = (before - model.blocks[0].weight.detach()) / (lr * learning_rate(0, 5))
+    u, s, vh = torch.linalg.svd(model.blocks[0].weight.grad, full_matrices=False)
+    large = s > s[0] / 100  # where five iterations are enough
+    assert large.sum() > 3 and s[0] > 10 * s[large][-1]  # the gradient itself is far from orthogonal
+    sizes = (u.T @ step @ vh.T).diagonal()[large]
+    sizes = sizes / (0.2 * 24**0.5)  # arXiv 2502.16982, section 2.2: 0.2 times the root of the longer side
+    assert sizes.min() > 0.5 and sizes.max() < 1.4
+
+
+def test_a_run_with_muon_resumes_bit_for_bit(tmp_path):
+    def run(model, state):
+        options = {"steps": 6, "prediction": "v", "lr": 1e-2, "resume": state}
+        yield from train(model, batches(state.generator), FLOW, **options)
+
+    model = WithBlocks()
+    whole = list(run(model, new_state(model, generator=rng(1), muon=True)))
+    model = WithBlocks()
+    for step, _, state in run(model, new_state(model, generator=rng(1), muon=True)):
+        if step == 3:
+            save_checkpoint(tmp_path / "run.safetensors", state)
+            break
+    model = WithBlocks(9)
+    second = list(run(model, load_checkpoint(tmp_path / "run.safetensors", model)[0]))
+    assert [item[:2] for item in whole[3:]] == [item[:2] for item in second]
+    assert torch.equal(weights(whole[-1][2].model), weights(model))
+
+
+@pytest.mark.parametrize("prefix", ["muon.", "adam."])
+def test_a_checkpoint_without_the_memory_of_one_optimizer_is_damaged(tmp_path, prefix):
+    path, model = tmp_path / "run.safetensors", WithBlocks()
+    state = new_state(model, generator=rng(1), muon=True)
+    next(iter(train(model, batches(state.generator), FLOW, steps=3, resume=state)))
+    save_checkpoint(path, state)
+    with safetensors.safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(_without(tensors, prefix), path, header)
+    with pytest.raises(ValueError, match="is damaged"):
+        load_checkpoint(path, WithBlocks(3))
