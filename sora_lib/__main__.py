@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--height", type=int, default=32, help="pixels, a multiple of 8 (default 32)")
     parser.add_argument("--width", type=int, default=32, help="pixels, a multiple of 8 (default 32)")
     parser.add_argument("--steps", type=int, default=12, help="steps of the sampler (default 12)")
-    parser.add_argument("--guidance", type=float, default=2.0, help="guidance scale (default 2)")
+    parser.add_argument("--guidance", type=float, default=3.0, help="guidance scale (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another video (default 0)")
     parser.add_argument("--zoom", type=int, default=6, help="how many times larger to show each pixel (default 6)")
     args = parser.parse_args()

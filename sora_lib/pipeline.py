@@ -33,7 +33,7 @@ def sample_latents(
     request: Told,
     *,
     steps: int | Tensor = 15,
-    scale: float = 2.0,
+    scale: float = 3.0,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Tensor:
@@ -71,7 +71,7 @@ class MiniSoraPipeline:
         height: int = 32,
         width: int = 32,
         num_inference_steps: int = 12,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 3.0,
         generator: torch.Generator | None = None,
         progress: bool = False,
     ) -> VideoOutput:

@@ -86,7 +86,7 @@ def test_sample_latents_is_heun_with_guidance_written_out(pipe):
 def test_frames_are_the_decoded_latents_in_0_to_1(pipe):
     """The autoencoder works in [-1, 1]; pixels at the boundary are (x + 1) / 2, and no more than 0 to 1."""
     z = sample_latents(
-        pipe.transformer, told([PROMPT], (5, 8, 8)), steps=2, scale=2.0, generator=torch.Generator().manual_seed(0)
+        pipe.transformer, told([PROMPT], (5, 8, 8)), steps=2, scale=3.0, generator=torch.Generator().manual_seed(0)
     )
     with torch.no_grad():
         decoded = pipe.autoencoder.decode(z)

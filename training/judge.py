@@ -100,7 +100,7 @@ def nearer_to_training(made: Tensor, training: Tensor, held_out: Tensor) -> floa
     return round(near.float().mean().item(), 3)
 
 
-def report(judge: Judge, model: MiniSora, *, count: int = 512, steps: int = 12, scale: float = 2.0) -> dict:
+def report(judge: Judge, model: MiniSora, *, count: int = 512, steps: int = 12, scale: float = 3.0) -> dict:
     """All figures of the card, on prompts uniform over the grammar."""
 
     def real(scenes: Scenes, part: str, seed: int) -> Clips:

@@ -1,7 +1,13 @@
-"""Train Mini-Sora, the text-to-video transformer, in the latents of the shipped autoencoder."""
+"""Train Mini-Sora, the text-to-video transformer, in the latents of the shipped autoencoder.
+
+First with much noise, where captions say how things move; from step `--switch` on with less, where strokes are drawn.
+"""
 
 import argparse
+import datetime
 import json
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +37,7 @@ BUCKETS = [  # share of the steps, frames, height, width
 ]
 TWO, SHORT, DROPPED = 0.25, 0.3, 0.1  # shares: clips of two things, short captions, no caption
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"  # of runs under way; not in the repository
+RESULTS = Path(__file__).resolve().parent / "results" / "mini_sora.json"
 PICTURE = Path(__file__).resolve().parent.parent / "notebooks" / "pictures" / "mini_sora.png"
 POOL, FRESH = 1536, 4  # latents of clips at hand in each bucket, and how many of them are new in each step
 
@@ -120,7 +127,7 @@ def checked(judge: Judge, model: MiniSora, count: int) -> dict[str, float]:
     scenes = judge.scenes(count, 1)
     g = torch.Generator().manual_seed(1)
     video = judge.generated(
-        model, [describe(s, synonyms=True, generator=g) for s in scenes], seed=1, steps=12, scale=2.0
+        model, [describe(s, synonyms=True, generator=g) for s in scenes], seed=1, steps=12, scale=3.0
     )
     error = motion_error(video, torch.stack([velocity(scene[0]) for scene in scenes])).mean().item()
     return judge.adherence(video, [scene[0] for scene in scenes]) | {"motion error": round(error, 3)}
@@ -130,19 +137,31 @@ def picture(judge: Judge, model: MiniSora) -> bytes:
     """Videos for the sixteen prompts of the README, in two rows, as a moving PNG."""
     g = torch.Generator().manual_seed(16)
     prompts = [describe(random_scene(combinations="all", generator=g)) for _ in range(16)]
-    return video_png(judge.generated(model, prompts, seed=0, steps=12, scale=2.0), columns=8, zoom=3)
+    return video_png(judge.generated(model, prompts, seed=0, steps=12, scale=3.0), columns=8, zoom=3)
+
+
+def record(name: str, **figures: object) -> None:
+    """Put a run into the results, in the place of an older one of the same name."""
+    runs = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    runs[name] = {
+        "command": " ".join(["python", "training/" + Path(sys.argv[0]).name, *map(shlex.quote, sys.argv[1:])])
+    }
+    runs[name] |= {"date": datetime.date.today().isoformat(), "threads": torch.get_num_threads()} | figures
+    RESULTS.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    whole = {"steps": 13000, "batch": 32, "width": 160, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
+    whole = {"steps": 6500, "switch": 3000, "batch": 32, "width": 160, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
     for name, value in (whole | {"every": 1000, "count": 128}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    for name, value in {"lr": 1.5e-3, "ema": 0.998, "mean": 0.3, "two": TWO}.items():
+    for name, value in {"lr": 3e-3, "ema": 0.998, "mean": 1.6, "late": 0.5, "std": 1.2, "two": TWO}.items():
         parser.add_argument(f"--{name}", type=float, default=value)
     parser.add_argument("--shapes", action="store_true", help="circle, square and triangle alone")
     parser.add_argument("--sizes", action="store_true", help="all buckets, not the first alone")
     parser.add_argument("--ship", action="store_true", help="write the weights and their card when done")
+    parser.add_argument("--adam", action="store_true", help="move the matrices by Adam too, not by Muon")
+    parser.add_argument("--record", action="store_true", help=f"write the curve into {RESULTS.name} when done")
     parser.add_argument("--name", default="mini-sora", help="of the checkpoint, of the curve and of the weights")
     args = parser.parse_args()
     args.subjects = SHAPES if args.shapes else SUBJECTS
@@ -151,7 +170,7 @@ def main() -> None:
     judge = Judge(load_pretrained("video-autoencoder"), load_pretrained("video-probe"), args.subjects)
     arguments = {"width": args.width, "depth": args.depth, "heads": args.heads}
     model = MiniSora(**arguments)
-    minutes, curve, state = 0.0, [], new_state(model, args.ema, g)
+    minutes, curve, state = 0.0, [], new_state(model, args.ema, g, muon=not args.adam)
     path = CHECKPOINTS / f"{args.name}.safetensors"
     if path.is_file():
         state, metadata = load_checkpoint(path, model)
@@ -163,7 +182,7 @@ def main() -> None:
         steps=args.steps,
         prediction="v",
         lr=args.lr,
-        times=logit_normal_times(args.mean),
+        times=lambda n, g: logit_normal_times(args.mean if state.step < args.switch else args.late, args.std)(n, g),
         resume=state,
     )
     losses, began = [], time.perf_counter()
@@ -181,6 +200,8 @@ def main() -> None:
             CHECKPOINTS.mkdir(exist_ok=True)
             save_checkpoint(path, state, minutes=minutes, curve=json.dumps(curve))
             began = time.perf_counter()
+    if args.record:
+        record(args.name, seed=args.seed, minutes=round(minutes, 1), prompts=args.count, curve=curve)
     if args.ship:
         metrics = report(judge, state.ema.model) | {"curve": curve}
         ship(args.name, state.ema.model, arguments, seed=args.seed, minutes=minutes, metrics=metrics)

@@ -13,28 +13,16 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from resume import earlier_runs
-from torch import Tensor, nn
-from video_autoencoder import KL_WEIGHT, clips, psnr
+from torch import Tensor
+from video_autoencoder import KL_WEIGHT, both, clips, in_fours, pca, psnr, start_at_pca
 
-from sora_lib.autoencoder import GROUP, PATCH, VideoAutoencoder
+from sora_lib.autoencoder import VideoAutoencoder
 from sora_lib.training import learning_rate
 
 RESULTS = Path(__file__).resolve().parent / "results" / "video_autoencoder_sizes.json"
 CHANNELS, SEEDS = (2, 4, 8, 16), (0, 1)
 STEPS, BATCH, LR, WIDTH, DEPTH = 1500, 8, 4e-3, 64, 1
 BLOCKS = "b c (f pf) (h ph) (w pw) -> b f h w (pf ph pw c)"
-
-
-def pca(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of rows `[N, D]`: mean `[D]`, directions `[D, D]`, most variance first, and their variances `[D]`."""
-    mean = rows.mean(0)
-    variances, directions = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
-    return mean, directions.T.flip(0), variances.flip(0)
-
-
-def in_fours(x: Tensor) -> Tensor:
-    """Frames, axis 1, with the first shown four times."""
-    return torch.cat([x[:, :1].expand(-1, 3, *x.shape[2:]), x], dim=1)
 
 
 def through_pca(x: Tensor, k: int, mean: Tensor, directions: Tensor) -> Tensor:
@@ -46,36 +34,8 @@ def through_pca(x: Tensor, k: int, mean: Tensor, directions: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_at_pca(model: VideoAutoencoder, x: Tensor) -> None:
-    """Set the matrices to PCA, of patches and then of groups; the blocks between them add nothing at first."""
-    encoder, decoder, k = model.encoder, model.decoder, model.channels
-
-    def put(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
-        layer.weight.zero_()[: weight.shape[0], : weight.shape[1]] = weight
-        layer.bias.zero_()[: len(bias)] = bias
-
-    patches = rearrange(x, PATCH, ph=4, pw=4)
-    mean, v, _ = pca(patches.flatten(0, 3))
-    v = v[: encoder.inp.out_features]
-    put(encoder.inp, v, -v @ mean)
-    put(decoder.out, v.T, mean)
-    mean, v, variances = pca(rearrange(in_fours(encoder.inp(patches)), GROUP, pf=4).flatten(0, 3))
-    v, std = v[: encoder.group.out_features], variances[:k].sqrt()
-    put(encoder.group, v, -v @ mean)
-    put(decoder.group, v.T, mean)
-    put(encoder.out, torch.diag(1 / std), torch.zeros(k))  # latents of variance 1
-    put(decoder.inp, torch.diag(std), torch.zeros(k))
-    encoder.out.bias[k:] = -6.0  # the log variance of their clouds
-
-
-@torch.no_grad()
 def quality(model: VideoAutoencoder, test: dict[str, Tensor]) -> dict[str, float]:
     return {f"PSNR, {name}": round(psnr(model.decode(model.encode(x)).clamp(-1, 1), x), 2) for name, x in test.items()}
-
-
-def both(count: int, generator: torch.Generator) -> Tensor:
-    """Clips of one thing and of two, half and half."""
-    return torch.cat([clips(things, count // 2, generator) for things in (1, 2)])
 
 
 def one_run(channels: int, seed: int, start: str, steps: int, test: dict[str, Tensor]) -> dict:
