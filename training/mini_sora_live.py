@@ -26,7 +26,7 @@ def cells(seed: int) -> dict:
     for cell in chosen:
         source = cell.source.replace("MINUTES = 1", "MINUTES = 5").replace("MINUTES, 0", f"MINUTES, {seed}")
         if cell.id == "judge-b":  # real clips alone; nothing is trained yet
-            source = source.split("made = ")[0].replace("range(96)", f"range({PROMPTS})")
+            source = source.split("made = ")[0].replace("range(64)", f"range({PROMPTS})")
         if cell.id != "train":  # the board, which needs a page to stand on
             exec(compile(source, cell.id, "exec"), names)
     return names
