@@ -28,16 +28,23 @@ def strip(path):
     nbformat.write(notebook, path)
 
 
-def wait_for_results(page, path, seconds):
-    """Save until every cell has run or one has failed; return the code cells."""
-    end = time.monotonic() + seconds
+def wait_for_results(notebook, path, seconds):
+    """Save until every cell has run or one has failed; return the code cells.
+
+    Seldom a fresh kernel answers nothing, though JupyterLab calls it idle: no cell runs, for minutes. It is restarted.
+    """
+    end, patience = time.monotonic() + seconds, time.monotonic() + 90
     while True:
-        page.keyboard.press("Control+s")
-        page.wait_for_timeout(1000)
+        notebook.page.keyboard.press("Control+s")
+        notebook.page.wait_for_timeout(1000)
         cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         failed = any(output.output_type == "error" for cell in cells for output in cell.outputs)
         if failed or all(cell.execution_count for cell in cells) or time.monotonic() > end:
             return cells
+        if time.monotonic() > patience and not any(cell.execution_count for cell in cells):
+            notebook.restart()
+            notebook.run_all()
+            patience = time.monotonic() + 90
 
 
 # --- What the pictures at a slider's two ends must show, by the picture's description and the slider's
@@ -203,8 +210,7 @@ def test_a_chapter_runs_and_its_sliders_move(open_notebook, lab, path):
     notebook = open_notebook(path.name)
     page = notebook.page
     notebook.run_all()
-    expect(page.locator(".jp-CodeCell .jp-InputPrompt").first).not_to_have_text("[ ]:", timeout=60_000)
-    cells = wait_for_results(page, path, seconds=600)
+    cells = wait_for_results(notebook, path, seconds=600)
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
     waiting = [cell.source for cell in cells if not cell.execution_count]
     assert not waiting, f"not run after 600 s: {waiting}; {notebook.status()}"
