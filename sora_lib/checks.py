@@ -33,19 +33,15 @@ from .checks_points import (
     zero_velocity_loss,
 )
 from .checks_video import (
-    all_right,
     causal_conv,
     encode_end,
     frames_seen,
-    known_channels,
-    mean_of_words,
     patches_frames_first,
     space_then_time,
     video_tokens,
 )
 
 __all__ = [
-    "all_right",
     "alpha_bar",
     "attention",
     "bending",
@@ -66,8 +62,6 @@ __all__ = [
     "interval_guidance",
     "jump",
     "kl_to_width",
-    "known_channels",
-    "mean_of_words",
     "middle_variance",
     "normalise_video",
     "patches_frames_first",

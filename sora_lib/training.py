@@ -87,8 +87,11 @@ def new_state(
 ) -> TrainState:
     """The state of a run before its first step; without a generator, one that starts from seed 0.
 
-    muon: the matrices of `model.blocks` are moved by Muon (arXiv 2502.16982), all other weights by Adam.
+    muon: the matrices of `model.blocks` are moved by Muon (arXiv 2502.16982), all other weights by Adam. Raises
+    ValueError where the model has no blocks.
     """
+    if muon and not isinstance(getattr(model, "blocks", None), nn.Module):
+        raise ValueError(f"muon needs a model with blocks, like DiT, got {type(model).__name__}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2] if muon else []
     chosen = {id(p) for p in matrices}
@@ -245,7 +248,7 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> tuple[TrainState, dic
         raise ValueError(f"path: {path} holds another model than the one given; they differ in {', '.join(names[:4])}")
     try:
         counts, metadata = json.loads(header["counts"]), json.loads(header["metadata"])
-        state = new_state(model, counts["ema_decay"], torch.Generator(), muon=counts["muon"])
+        state = new_state(model, counts["ema_decay"], torch.Generator(), muon=counts.get("muon", False))
         state.ema.updates, state.step = counts["ema_updates"], counts["step"]
         memory: dict[tuple[str, int], dict[str, Tensor]] = {}
         for optimizer in state.optimizers:

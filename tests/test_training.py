@@ -598,6 +598,8 @@ def test_muon_moves_the_matrices_of_the_blocks_and_adam_the_rest():
     assert owned["muon"] == {id(model.blocks[0].weight)}
     assert owned["adam"] == {id(p) for p in model.parameters()} - owned["muon"]
     assert list(new_state(model).optimizers) == ["adam"]
+    with pytest.raises(ValueError, match="muon needs a model with blocks, like DiT, got Linear"):
+        new_state(nn.Linear(2, 2), muon=True)
 
 
 def test_a_step_of_muon_is_nearly_orthogonal_and_as_large_as_its_source_says():

@@ -134,17 +134,6 @@ def all_meet_in_the_middle(first, last):
     return spread(last) < spread(first) / 4 and share(last, central) > 0.95
 
 
-def lit(picture):
-    """The part of its fields of 24 x 24 pixels, 8 x 8 of a frame, in which something is to be seen."""
-    rows, columns = (size // 24 for size in picture.shape[:2])
-    fields = picture[: 24 * rows, : 24 * columns].max(axis=2).reshape(rows, 24, columns, 24)
-    return (fields.max(axis=(1, 3)) > 80).mean()
-
-
-def one_thing_is_left(first, last):
-    return lit(first) > 0.85 and lit(last) < 0.7
-
-
 SHOWS = {
     "From noise to two moons": moons_appear,
     "Predictions move to their targets": only_the_left_lines_shrink,
@@ -162,7 +151,6 @@ SHOWS = {
     "Straight pairs and the flow of their mean": clouds_become_moons,
     "A clip becomes tokens": blocks_spread,
     "From a red three to a blue circle": red_becomes_blue,
-    "A video emerges from noise": one_thing_is_left,
 }
 
 

@@ -145,12 +145,6 @@ def both_get_rougher(low, high):
     return b[0] > 1.5 * a[0] and b[1] > 1.15 * a[1]  # measured 2.3 and 1.3: the decoder smoothes
 
 
-def another_video(low, high):
-    """Below the title."""
-    a, b = (p[len(p) // 4 :].astype(float) for p in (low, high))
-    return abs(a - b).mean() > 5
-
-
 def signal_falls(low, high):
     """On the left the black curve ends lower; on the right more points are further out than the moons reach."""
 
@@ -192,9 +186,6 @@ SHOWS |= {(FILMED, "frame"): trail_grows, (FILMED, "take"): filmed_elsewhere}
 
 NOISY = "A frame with noisy pixels, and the same frame decoded from noisy latents"
 SHOWS |= {(NOISY, "noise s"): both_get_rougher}
-
-ASKED = "Frames of a video for the prompt"
-SHOWS |= {(ASKED, "guidance"): another_video, (ASKED, "seed"): another_video}
 
 CHAPTERS = [path for path in dev.find_notebooks([]) if with_controls(nbformat.read(path, as_version=4).cells)]
 
