@@ -1,79 +1,43 @@
-"""Instant checks for the exercises: `check.NAME(answer)` prints a tick, or a hint that fits the mistake."""
+"""Instant checks for the exercises: `check.NAME(answer)` prints a tick, or a hint that fits the mistake.
 
-from .checks_images import (
-    attention,
-    bending,
-    crossing_velocity,
-    dropped_labels,
-    guided_value,
-    heun_calls,
-    heun_step,
-    interval_guidance,
-    kl_to_width,
-    normalise_video,
-    patches_to_image,
-    pca_error,
-    reversed_clean,
-    weights_factor,
-)
-from .checks_points import (
-    alpha_bar,
-    best_constant,
-    best_guess,
-    blind_guess,
-    ema_update,
-    fresh_error,
-    gaussian_denoiser,
-    jump,
-    middle_variance,
-    posterior_mean,
-    time_features,
-    velocity_target,
-    video_numbers,
-    zero_velocity_loss,
-)
-from .checks_video import (
-    causal_conv,
-    encode_end,
-    frames_seen,
-    patches_frames_first,
-    space_then_time,
-    video_tokens,
-)
+Each check is a function in `teaching/checks`, beside the solutions. The files there are loaded at the first use.
+"""
 
-__all__ = [
-    "alpha_bar",
-    "attention",
-    "bending",
-    "best_constant",
-    "best_guess",
-    "blind_guess",
-    "causal_conv",
-    "crossing_velocity",
-    "dropped_labels",
-    "ema_update",
-    "encode_end",
-    "frames_seen",
-    "fresh_error",
-    "gaussian_denoiser",
-    "guided_value",
-    "heun_calls",
-    "heun_step",
-    "interval_guidance",
-    "jump",
-    "kl_to_width",
-    "middle_variance",
-    "normalise_video",
-    "patches_frames_first",
-    "patches_to_image",
-    "pca_error",
-    "posterior_mean",
-    "reversed_clean",
-    "space_then_time",
-    "time_features",
-    "velocity_target",
-    "video_numbers",
-    "video_tokens",
-    "weights_factor",
-    "zero_velocity_loss",
-]
+import difflib
+import functools
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "teaching" / "checks"
+Check = Callable[[object], None]
+
+
+@functools.cache
+def _load(folder: Path) -> dict[str, Check]:
+    """The public functions that the files of the folder define, by name. Raises FileNotFoundError if it has none."""
+    checks = {}
+    for path in sorted(folder.glob("[a-z]*.py")):
+        spec = importlib.util.spec_from_file_location(f"teaching.checks.{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        functions = inspect.getmembers(module, inspect.isfunction)
+        checks |= {name: f for name, f in functions if name[0] != "_" and f.__module__ == module.__name__}
+    if not checks:
+        where = f"they belong in {folder}, beside a sora_lib that is installed in place"
+        raise FileNotFoundError(f"the checks of the exercises are missing; {where}")
+    return checks
+
+
+def __getattr__(name: str) -> Check:
+    checks = {} if name.startswith("_") else _load(FOLDER)  # Python and IPython ask for names with underscores
+    if name in checks:
+        return checks[name]
+    near = difflib.get_close_matches(name, checks)
+    offer = f"near names: {', '.join(map(repr, near))}" if near else f"there are {', '.join(sorted(checks))}"
+    raise AttributeError(f"no check is named {name!r}; {offer}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_load(FOLDER))

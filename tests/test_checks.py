@@ -1,8 +1,9 @@
 """Every exercise's check: solutions get the tick, known mistakes their own hint, anything else a friendly line."""
 
+import ast
 import importlib.util
 import inspect
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,18 @@ import torch
 
 from sora_lib import checks
 
-_path = Path(__file__).resolve().parents[1] / "teaching" / "solutions.py"
-_spec = importlib.util.spec_from_file_location("solutions", _path)
-solutions = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(solutions)
+TEACHING = Path(__file__).resolve().parents[1] / "teaching"
 
-NAMES = checks.__all__
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+solutions = load(TEACHING / "solutions.py")
+NAMES = dir(checks)
 
 
 def inside(name):
@@ -30,9 +37,8 @@ def inside(name):
         seen.update(kind="function", label=label, exact=exact, mistakes=mistakes, inputs=inputs)
 
     with pytest.MonkeyPatch.context() as patch:
-        module = sys.modules[getattr(checks, name).__module__]
         for marker, stand_in in {"mark_number": number, "mark_function": function}.items():
-            patch.setattr(module, marker, stand_in, raising=False)
+            patch.setitem(getattr(checks, name).__globals__, marker, stand_in)
         getattr(checks, name)(None)
     return seen
 
@@ -58,6 +64,42 @@ def test_there_are_checks_and_each_has_a_solution_and_a_chapter():
         assert inside(name)["label"] == name
         assert getattr(checks, name).__doc__.startswith(("Chapter 0", "Chapter 1"))
     assert all(getattr(solutions, name).__doc__ for name in FUNCTIONS)
+
+
+def test_dir_lists_each_public_function_of_the_files_once():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (TEACHING / "checks").glob("*.py")]
+    functions = [node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert sorted(name for name in functions if name[0] != "_") == NAMES
+
+
+def test_an_unknown_name_is_told_the_near_ones_or_all():
+    with pytest.raises(AttributeError, match="'alpha_baar'; near names: 'alpha_bar'"):
+        _ = checks.alpha_baar
+    with pytest.raises(AttributeError, match=f"'x'; there are {', '.join(NAMES)}"):
+        _ = checks.x
+    assert not hasattr(checks, "__wrapped__") and not hasattr(checks, "_repr_html_")
+
+
+def test_a_missing_folder_is_named_when_a_check_is_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "missing", tmp_path / "empty"):
+        monkeypatch.setattr(checks, "FOLDER", folder)
+        with pytest.raises(FileNotFoundError, match="checks of the exercises are missing") as caught:
+            checks.alpha_bar(1.0)
+        assert str(folder) in str(caught.value)
+        with pytest.raises(FileNotFoundError, match="checks of the exercises are missing"):
+            dir(checks)
+        assert not hasattr(checks, "__wrapped__")
+    shutil.copytree(TEACHING / "checks", folder, dirs_exist_ok=True)
+    assert dir(checks) == NAMES
+
+
+def test_importing_asks_for_no_folder(tmp_path):
+    (tmp_path / "sora_lib").mkdir()
+    alone = load(Path(shutil.copy(checks.__file__, tmp_path / "sora_lib")))
+    with pytest.raises(FileNotFoundError) as caught:
+        alone.alpha_bar(1.0)
+    assert str(tmp_path.resolve() / "teaching" / "checks") in str(caught.value)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""The repository agrees with itself: links, the chapter table, committed notebooks, the library's size."""
+"""The repository agrees with itself: links, the chapter table, committed notebooks, the size of the code."""
 
 import ast
 import copy
@@ -20,6 +20,7 @@ CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 NOTEBOOKS = dev.find_notebooks([])
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LIBRARY = sorted(path for path in (ROOT / "sora_lib").rglob("*") if path.suffix in {".py", ".js"})
+TEACHING = sorted((ROOT / "teaching").rglob("*.py"))
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
@@ -113,7 +114,7 @@ def test_the_first_cell_shows_the_outcome(name):
     assert (ROOT / "notebooks" / "pictures" / f"{name}.png").read_bytes() == dev.outcome(notebook)
 
 
-# --- The library
+# --- The library and the exercises' files
 
 
 def code_lines(path):
@@ -145,3 +146,8 @@ def test_the_library_stays_small():
     counts = {path.name: code_lines(path) for path in LIBRARY}
     assert sum(counts.values()) <= 2500, counts
     assert max(counts.values()) <= 250, counts
+
+
+def test_no_file_of_teaching_is_long():
+    counts = {path.name: code_lines(path) for path in TEACHING}
+    assert counts and max(counts.values()) <= 250, counts

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
-from .marking import mark_function, mark_number, random_tensor
+from sora_lib.marking import mark_function, mark_number, random_tensor
 
 
 def video_tokens(answer: object) -> None:
@@ -134,3 +134,60 @@ def encode_end(answer: object) -> None:
     ]
     inputs = [(encode, random_tensor(1, 2, 17, 2, 3, seed=s), s) for s in (2, 3)]
     mark_function("encode_end", answer, lambda e, x, n: e(x[:, :, -(4 * n - 3) :]), inputs, mistakes)
+
+
+def all_right(answer: object) -> None:
+    """Chapter 13: percent of videos with all of four attributes right, each right in 95 %, mistakes independent."""
+    mistakes = [
+        (95.0, "that needs all mistakes to fall on the same videos; independent ones fall on different videos too"),
+        (80.0, "5 % four times over counts videos with two mistakes twice"),
+        (85.74, "that is three attributes; there are four"),
+        (90.25, "that is two attributes; there are four"),
+        (0.8145, "right as a share; asked for is a percentage"),
+    ]
+    mark_number("all_right", answer, 81.45, mistakes, tolerance=0.06)
+
+
+def mean_of_words(answer: object) -> None:
+    """Chapter 13: `mean_of_words(h [B, L, D], tokens [B, L])`, the mean over real words; token 0 is padding."""
+
+    def real(tokens: Tensor) -> Tensor:
+        return (tokens != 0)[..., None].float()
+
+    mistakes = [
+        (lambda h, k: h.mean(1), "padding counts: the same caption gives another vector when it is padded further"),
+        (lambda h, k: (h * real(k)).mean(1), "the sum leaves padding out, but it is divided by all L places"),
+        (lambda h, k: (h * real(k)).sum(1), "that is the sum; divide it by the number of real words"),
+        (lambda h, k: (h * (1 - real(k))).sum(1) / (1 - real(k)).sum(1), "that is the mean over the padding"),
+        (lambda h, k: (h * real(k)).sum(1) / real(k).sum(), "divide each caption by its own number of words"),
+        (lambda h, k: h[:, 0], "that is the first word alone"),
+    ]
+    tokens = torch.tensor([[3, 1, 2, 0, 0], [4, 9, 0, 0, 0], [1, 1, 7, 5, 0]])
+    inputs = [(random_tensor(3, 5, 4, seed=1), tokens), (random_tensor(2, 5, 2, seed=2), tokens[1:])]
+    mark_function("mean_of_words", answer, lambda h, k: (h * real(k)).sum(1) / real(k).sum(1), inputs, mistakes)
+
+
+def known_channels(answer: object) -> None:
+    """Chapter 13: `known_channels(known [B, C, n, h, w], mask [B, n])`, what tells of known frames, C + 1 channels."""
+
+    def built(known: Tensor, m: Tensor, shown: Tensor, last: bool = True) -> Tensor:
+        parts = [known * m, shown.expand_as(known[:, :1])]
+        return torch.cat(parts if last else parts[::-1], dim=1)
+
+    def wide(mask: Tensor) -> Tensor:
+        return mask[:, None, :, None, None]
+
+    def right(known: Tensor, mask: Tensor) -> Tensor:
+        return built(known, wide(mask), wide(mask))
+
+    mistakes = [
+        (lambda z, m: right(z, 1 - m), "the mask is flipped: it is 1 where a frame IS known"),
+        (lambda z, m: built(z, wide(1 - m), wide(m)), "you blank the known frames and show those that nobody knows"),
+        (lambda z, m: built(z, wide(m), wide(1 - m)), "the frames are right, the channel of the mask is flipped"),
+        (lambda z, m: built(z, 1 + 0 * wide(m), wide(m)), "frames that are not known leak in; multiply by the mask"),
+        (lambda z, m: built(z, wide(m), wide(m), last=False), "the mask comes last, after the latents' channels"),
+        (lambda z, m: z * wide(m), "the channel of the mask is missing: zeros may be a known frame or an unknown one"),
+    ]
+    masks = torch.tensor([[1.0, 0, 0], [0, 1, 1]])
+    inputs = [(random_tensor(2, 3, 3, 2, 4, seed=s), m) for s, m in ((1, masks), (2, masks.flip(1)))]
+    mark_function("known_channels", answer, right, inputs, mistakes)

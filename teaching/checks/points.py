@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .marking import mark_function, mark_number, random_tensor
+from sora_lib.marking import mark_function, mark_number, random_tensor
 
 
 def video_numbers(answer: object) -> None:
