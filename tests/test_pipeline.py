@@ -105,6 +105,74 @@ def test_the_bar_counts_every_evaluation(pipe, capsys):
     assert "5/5" in capsys.readouterr().err
 
 
+def clip(frames, batch=1, height=32, width=32):
+    g = torch.Generator().manual_seed(5)
+    return torch.rand(batch, 3, frames, height, width, generator=g)
+
+
+def heard(pipe, monkeypatch):
+    """What the transformer is told, call by call."""
+    calls, forward = [], pipe.transformer.forward
+    monkeypatch.setattr(pipe.transformer, "forward", lambda x, t, r: calls.append((x, t, r)) or forward(x, t, r))
+    return calls
+
+
+def test_known_frames_are_told_at_both_ends_each_encoded_by_itself(pipe, monkeypatch):
+    calls = heard(pipe, monkeypatch)
+    first, last = clip(5), clip(1)
+    call(pipe, num_frames=21, image=first, last_image=last[:, :, 0])
+    with torch.no_grad():
+        start, end = pipe.autoencoder.encode(2 * first - 1), pipe.autoencoder.encode(2 * last - 1)
+    assert len(calls) == 2 * (2 * 2 - 1)  # with a caption and without
+    for _, _, request in calls:
+        assert request.mask.tolist() == [[1, 1, 0, 0, 0, 1]]
+        torch.testing.assert_close(request.known[:, :, :2], start)
+        torch.testing.assert_close(request.known[:, :, 5:], end)
+        assert not request.known[:, :, 2:5].any()
+
+
+def test_the_video_starts_with_the_image_as_the_autoencoder_sees_it(pipe):
+    image = clip(1)[:, :, 0]
+    with torch.no_grad():
+        rebuilt = pipe.autoencoder.decode(pipe.autoencoder.encode(2 * image[:, :, None] - 1))
+    made = call(pipe, image=image)
+    torch.testing.assert_close(made[:, :, :1], (rebuilt + 1).div(2).clamp(0, 1), atol=1e-5, rtol=0)
+    assert not torch.allclose(made, call(pipe, image=1 - image), atol=1e-3)
+    assert not torch.allclose(made, call(pipe), atol=1e-3)
+
+
+def test_one_clip_serves_all_prompts_or_each_has_its_own(pipe):
+    prompts = [PROMPT, "a blue circle moving down"]
+    one, own = clip(5), clip(5, batch=2)
+    made = call(pipe, prompts, image=one)
+    torch.testing.assert_close(made, call(pipe, prompts, image=one.expand(2, -1, -1, -1, -1)))
+    assert not torch.allclose(made[1], call(pipe, prompts, image=own)[1], atol=1e-3)
+
+
+def test_the_size_is_that_of_the_frames_given(pipe):
+    assert call(pipe, image=clip(1, width=48)).shape == (1, 3, 17, 32, 48)
+    assert call(pipe, video=clip(9, height=48)).shape == (1, 3, 9, 48, 32)
+
+
+def test_sdedit_starts_from_the_video_with_noise_of_the_strength(pipe, monkeypatch):
+    calls, video = heard(pipe, monkeypatch), clip(17)
+    call(pipe, video=video, strength=0.5, seed=7)
+    with torch.no_grad():
+        z = pipe.autoencoder.encode(2 * video - 1)
+    eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(calls[0][0], 0.5 * z + 0.5 * eps)
+    assert [t.item() for _, t, _ in calls[::2]] == [0.5, 0.25, 0.25]
+    assert not any(request.mask.any() for *_, request in calls)
+
+
+def test_strength_0_is_the_autoencoder_alone_and_1_forgets_the_video(pipe):
+    video = clip(17)
+    with torch.no_grad():
+        rebuilt = pipe.autoencoder.decode(pipe.autoencoder.encode(2 * video - 1))
+    torch.testing.assert_close(call(pipe, video=video, strength=0), (rebuilt + 1).div(2).clamp(0, 1))
+    torch.testing.assert_close(call(pipe, video=video, strength=1), call(pipe), atol=1e-5, rtol=0)
+
+
 BAD = [
     ({"prompt": ""}, "prompt is empty"),
     ({"prompt": []}, "empty list"),
@@ -119,6 +187,24 @@ BAD = [
     ({"num_inference_steps": 0}, "num_inference_steps must be 1 or more"),
     ({"guidance_scale": -1.0}, r"guidance_scale must lie in \[0, 20\]"),
     ({"guidance_scale": float("nan")}, "guidance_scale"),
+    ({"image": clip(1, height=33)}, "height must be a multiple of 8, got 33"),
+    ({"image": clip(4)}, r"image must have 1 \+ 4k frames .* got 4"),
+    ({"image": clip(1, batch=2)}, "image must hold one clip, or one for each of 1 prompts, got 2"),
+    ({"image": clip(1)[:, :2]}, r"image must have shape \[any, 3, any, any, any\]"),
+    ({"image": clip(1)[0, :, 0]}, "image must have shape"),
+    ({"image": 255 * clip(1)}, r"image must lie in \[0, 1\]"),
+    ({"last_image": clip(1) - 1}, r"last_image must lie in \[0, 1\]"),
+    ({"image": clip(1) / 0}, "image holds NaN or infinity"),
+    ({"image": clip(9), "last_image": clip(9, width=40)}, "last_image is 32 x 40, the video is to be 32 x 32"),
+    ({"image": clip(1), "height": 40}, "image is 32 x 32, the video is to be 40 x 32"),
+    ({"image": clip(17)}, "leave nothing to make"),
+    ({"image": clip(9), "last_image": clip(5)}, "fill 5 groups of four frames, and num_frames 17 is 5"),
+    ({"video": clip(16)}, "video must have 1"),
+    ({"video": clip(17), "num_frames": 21}, "num_frames must be that of video, 17, got 21"),
+    ({"video": clip(17), "image": clip(1)}, "not both"),
+    ({"video": clip(17), "strength": 1.5}, r"strength must lie in \[0, 1\]"),
+    ({"video": clip(17), "strength": -0.1}, r"strength must lie in \[0, 1\]"),
+    ({"height": 0}, "height must be 32 or more"),
     ({"height": 80_000, "width": 80_000, "num_frames": 4001}, "GB of memory, more than the 2 GB accepted"),
 ]
 
@@ -133,6 +219,12 @@ def test_bad_input_is_named(pipe, options, message):
 def test_a_prompt_is_text(pipe, prompt):
     with pytest.raises(TypeError, match="prompt"):
         call(pipe, prompt)
+
+
+@pytest.mark.parametrize("image", [[[0.0]], "seven.png", (255 * clip(1)).byte()])
+def test_frames_are_float_tensors(pipe, image):
+    with pytest.raises(TypeError, match="image must be a float tensor"):
+        call(pipe, image=image)
 
 
 def test_an_unknown_name_is_refused():
