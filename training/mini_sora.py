@@ -1,6 +1,7 @@
 """Train Mini-Sora, the text-to-video transformer, in the latents of the shipped autoencoder.
 
 First with much noise, where captions say how things move; from step `--switch` on with less, where strokes are drawn.
+In cycles: at the end of the first the learning rate, down at 0, rises again to where a longer run would have it.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +27,7 @@ from sora_lib.plotting import video_png
 from sora_lib.pretrained import load_pretrained
 from sora_lib.schedules import RectifiedFlow
 from sora_lib.text import SHAPES, SUBJECTS, describe, tokenize
-from sora_lib.training import load_checkpoint, logit_normal_times, new_state, save_checkpoint, train
+from sora_lib.training import TrainState, load_checkpoint, logit_normal_times, new_state, save_checkpoint, train
 
 BUCKETS = [  # share of the steps, frames, height, width
     (0.66, 17, 32, 32),
@@ -122,6 +124,10 @@ def batches(
         yield buckets[int(torch.multinomial(shares, 1, generator=generator))].next()
 
 
+def times(args: argparse.Namespace, late: float, state: TrainState, n: int, generator: torch.Generator) -> Tensor:
+    return logit_normal_times(args.mean if state.step < args.switch else late, args.std)(n, generator)
+
+
 def checked(judge: Judge, model: MiniSora, count: int) -> dict[str, float]:
     """A quick look while it trains: adherence on `count` prompts, and the motion error."""
     scenes = judge.scenes(count, 1)
@@ -152,11 +158,13 @@ def record(name: str, **figures: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    whole = {"steps": 6500, "switch": 3000, "batch": 32, "width": 160, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
+    whole = {"switch": 3000, "batch": 32, "width": 160, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
     for name, value in (whole | {"every": 1000, "count": 128}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    for name, value in {"lr": 3e-3, "ema": 0.998, "mean": 1.6, "late": 0.5, "std": 1.2, "two": TWO}.items():
+    for name, value in {"lr": 3e-3, "ema": 0.998, "mean": 1.6, "std": 1.2, "two": TWO}.items():
         parser.add_argument(f"--{name}", type=float, default=value)
+    parser.add_argument("--steps", type=int, nargs="+", default=[6500, 13500], help="the last step of each cycle")
+    parser.add_argument("--late", type=float, nargs="+", default=[0.5, 0.3], help="mean of each cycle after --switch")
     parser.add_argument("--shapes", action="store_true", help="circle, square and triangle alone")
     parser.add_argument("--sizes", action="store_true", help="all buckets, not the first alone")
     parser.add_argument("--ship", action="store_true", help="write the weights and their card when done")
@@ -175,31 +183,32 @@ def main() -> None:
     if path.is_file():
         state, metadata = load_checkpoint(path, model)
         minutes, curve = metadata["minutes"], json.loads(metadata["curve"])
-    run = train(
-        model,
-        batches(judge.encoder, args, state.generator),
-        RectifiedFlow(),
-        steps=args.steps,
-        prediction="v",
-        lr=args.lr,
-        times=lambda n, g: logit_normal_times(args.mean if state.step < args.switch else args.late, args.std)(n, g),
-        resume=state,
-    )
-    losses, began = [], time.perf_counter()
-    for step, loss, state in run:
-        losses.append(loss)
-        if step % 100 == 0:
-            now = minutes + (time.perf_counter() - began) / 60
-            print(f"step {step}: loss {sum(losses[-100:]) / len(losses[-100:]):.4f}, {now:.1f} min", flush=True)
-        if step % args.every == 0 or step == args.steps:
-            minutes += (time.perf_counter() - began) / 60
-            mean = sum(losses[-200:]) / len(losses[-200:])
-            figures = checked(judge, state.ema.model, args.count)
-            curve.append({"step": step, "minutes": round(minutes, 2), "loss": round(mean, 4)} | figures)
-            print(curve[-1], flush=True)
-            CHECKPOINTS.mkdir(exist_ok=True)
-            save_checkpoint(path, state, minutes=minutes, curve=json.dumps(curve))
-            began = time.perf_counter()
+    for end, late in zip(args.steps, args.late, strict=False):
+        run = train(
+            model,
+            batches(judge.encoder, args, state.generator),
+            RectifiedFlow(),
+            steps=max(end, state.step),
+            prediction="v",
+            lr=args.lr,
+            times=partial(times, args, late, state),
+            resume=state,
+        )
+        losses, began = [], time.perf_counter()
+        for step, loss, state in run:
+            losses.append(loss)
+            if step % 100 == 0:
+                now = minutes + (time.perf_counter() - began) / 60
+                print(f"step {step}: loss {sum(losses[-100:]) / len(losses[-100:]):.4f}, {now:.1f} min", flush=True)
+            if step % args.every == 0 or step == end:
+                minutes += (time.perf_counter() - began) / 60
+                mean = sum(losses[-200:]) / len(losses[-200:])
+                figures = checked(judge, state.ema.model, args.count)
+                curve.append({"step": step, "minutes": round(minutes, 2), "loss": round(mean, 4)} | figures)
+                print(curve[-1], flush=True)
+                CHECKPOINTS.mkdir(exist_ok=True)
+                save_checkpoint(path, state, minutes=minutes, curve=json.dumps(curve))
+                began = time.perf_counter()
     if args.record:
         record(args.name, seed=args.seed, minutes=round(minutes, 1), prompts=args.count, curve=curve)
     if args.ship:
