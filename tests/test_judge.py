@@ -50,6 +50,25 @@ def test_planted_copies_are_nearer_to_training():
     assert nearer_to_training(copies, training, held_out) == 0.75
 
 
+def test_no_picture_is_compared_with_itself():
+    """Pictures 100 apart, the held-out ones 1 beside them: only itself is nearer in training."""
+    training = 100 * torch.arange(20.0)[:, None].expand(-1, 8)
+    held_out, which = training + 1, (torch.arange(5), torch.arange(20), torch.arange(20) + 1000)
+    assert nearer_to_training(training[:5], training, held_out) == 1
+    assert nearer_to_training(training[:5], training, held_out, which) == 0
+    assert nearer_to_training(held_out[:5], training, held_out, (which[0] + 1000, *which[1:])) == 1
+
+
+def test_a_subject_is_kept_only_where_every_look_shows_it(judge):
+    scenes = judge.scenes(64, 6)
+    things = [scene[0] for scene in scenes]
+    video = film(scenes, part="test", generator=g(6)).video
+    assert judge.keeps_its_subject(video, things) > 0.9  # measured 0.95 to 1.0 over five seeds
+    swapped = torch.cat([video[:, :, :16], video[:, :, 16:].roll(1, 0)], dim=2)  # another thing in the last frame
+    assert judge.keeps_its_subject(swapped, things) < 0.3
+    assert judge.adherence(swapped, things) == judge.adherence(video, things)  # which looks at nine frames
+
+
 def test_real_clips_are_judged_right_and_shuffled_prompts_wrong(judge):
     scenes = judge.scenes(64, 5)
     video = film(scenes, part="test", generator=g(5)).video

@@ -12,7 +12,6 @@ from sora_lib.metrics import (
     centroids,
     frechet_distance,
     motion_error,
-    nearest_distance,
     precision_recall,
 )
 from sora_lib.mini_sora import MiniSora, Told, told
@@ -20,6 +19,7 @@ from sora_lib.pipeline import sample_latents
 from sora_lib.text import DIGITS, SUBJECTS, Thing, attributes, describe
 
 Scenes = list[tuple[Thing, ...]]
+WRITERS = {"real, training half": "train", "real, held-out half": "test"}
 
 
 class Judge:
@@ -52,6 +52,13 @@ class Judge:
     @torch.no_grad()
     def adherence(self, video: Tensor, things: list[Thing]) -> dict[str, float]:
         return rounded(adherence(self.probe(video), attributes(things)))
+
+    @torch.no_grad()
+    def keeps_its_subject(self, video: Tensor, things: list[Thing]) -> float:
+        """The share of clips in which every fourth frame, alone, shows the subject that was asked for."""
+        wanted = attributes(things)["subject"]
+        right = [self.probe(frame[:, :, None])["subject"].argmax(1) == wanted for frame in video[:, :, ::4].unbind(2)]
+        return round(torch.stack(right).all(0).float().mean().item(), 4)
 
     def adherence_of_two(self, video: Tensor, scenes: Scenes) -> dict[str, float]:
         """As `adherence`, of both things of each clip: each is cut out by its colour; "both" asks for all of both."""
@@ -93,11 +100,19 @@ def handwriting(video: Tensor) -> Tensor:
     return cut.flatten(1) / cut.flatten(1).norm(dim=1, keepdim=True).clamp(min=1e-6)
 
 
-def nearer_to_training(made: Tensor, training: Tensor, held_out: Tensor) -> float:
-    """The share of handwriting that is nearer to some training picture than to each of as many held-out ones."""
+def nearer_to_training(
+    made: Tensor, training: Tensor, held_out: Tensor, which: tuple[Tensor, Tensor, Tensor] | None = None
+) -> float:
+    """The share of handwriting that is nearer to some training picture than to each of as many held-out ones.
+
+    which: the number of each picture in the three sets; none is compared with itself.
+    """
     n = min(len(training), len(held_out))
-    near = nearest_distance(made, training[:n]) < nearest_distance(made, held_out[:n])
-    return round(near.float().mean().item(), 3)
+    gaps = [torch.cdist(made, known[:n]) for known in (training, held_out)]
+    if which:
+        gaps = [g.masked_fill(which[0][:, None] == w[:n], torch.inf) for g, w in zip(gaps, which[1:], strict=True)]
+    near, far = (gap.min(dim=1).values for gap in gaps)
+    return round((near < far).float().mean().item(), 3)
 
 
 def report(judge: Judge, model: MiniSora, *, count: int = 512, steps: int = 12, scale: float = 3.0) -> dict:
@@ -129,7 +144,12 @@ def report(judge: Judge, model: MiniSora, *, count: int = 512, steps: int = 12, 
         "real, rebuilt": judge.adherence_of_two(judge.rebuilt(clips["two things"].video), scenes["two things"]),
     }
     ours, theirs = videos["one thing"], clips["one thing"]
-    speeds = theirs.velocities[:, 0]
+    things, speeds = [scene[0] for scene in scenes["one thing"]], theirs.velocities[:, 0]
+    figures["keeps its subject in every fourth frame"] = {
+        "generated": judge.keeps_its_subject(ours, things),
+        "real, rebuilt": judge.keeps_its_subject(judge.rebuilt(theirs.video), things),
+        "generated, prompts shuffled": judge.keeps_its_subject(ours, things[1:] + things[:1]),
+    }
     figures["motion error, pixels a step"] = rounded(
         {
             "generated": motion_error(ours, speeds).mean().item(),
@@ -157,18 +177,20 @@ def report(judge: Judge, model: MiniSora, *, count: int = 512, steps: int = 12, 
 
 
 def copies(judge: Judge, video: Tensor, scenes: Scenes) -> dict[str, float]:
-    """Of digits: generated, real ones of unseen writers, and planted copies of training pictures."""
+    """Of digits: generated, real ones of either half, each without itself, and planted copies of training pictures."""
     digit = torch.tensor([scene[0].subject in DIGITS for scene in scenes])
 
-    def pictures(seed: int, part: str, count: int) -> Tensor:
+    def pictures(seed: int, part: str, count: int) -> tuple[Tensor, Tensor]:
+        """Handwriting `[count, 256]`, and which picture of both halves each is, `[count]`."""
         g = torch.Generator().manual_seed(seed)
         names = [DIGITS[int(torch.randint(10, (), generator=g))] for _ in range(count)]
         clips = film([(Thing(name, "white", "still"),) for name in names], part=part, frames=1, generator=g)
-        return handwriting(judge.rebuilt(clips.video))
+        return handwriting(judge.rebuilt(clips.video)), clips.sprites[:, 0] + 1000 * (part == "test")
 
-    seen, unseen = pictures(140, "train", 4000), pictures(141, "test", 4000)  # nearly all of each half
+    (seen, s), (unseen, u) = pictures(140, "train", 4000), pictures(141, "test", 4000)  # nearly all of each half
+    others = {name: pictures(142 + i, part, 256) for i, (name, part) in enumerate(WRITERS.items())}
     return {
         "generated": nearer_to_training(handwriting(video[digit]), seen, unseen),
-        "real, unseen writers": nearer_to_training(pictures(142, "test", 256), seen, unseen),
-        "planted copies": nearer_to_training(pictures(143, "train", 256), seen, unseen),
+        **{name: nearer_to_training(x, seen, unseen, (w, s, u)) for name, (x, w) in others.items()},
+        "planted copies": nearer_to_training(pictures(144, "train", 256)[0], seen, unseen),
     }
