@@ -13,6 +13,8 @@ from sora_lib.text import Thing
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from judge import Judge, handwriting, isolated, nearer_to_training
 from resume import earlier_runs
+from video_measures import FAULTS, Hands, came_out, drawn, of_set, over, per_clip, pictures
+from video_studies import in_frame
 
 
 def g(seed=0):
@@ -96,3 +98,91 @@ def test_a_results_file_goes_on_only_with_runs_of_its_length(tmp_path):
     assert earlier_runs(path, 5) == [{"seed": 0}]
     with pytest.raises(SystemExit, match="runs of 5 steps"):
         earlier_runs(path, 6)
+
+
+# --- What each measure of chapter 15 must notice, and what it is known to miss
+
+
+@pytest.fixture(scope="module")
+def hands(judge):
+    return Hands(judge, 800, 7)
+
+
+@pytest.fixture(scope="module")
+def noticed(judge, hands):
+    """All measures of 64 real clips, and of the same with each fault, against 64 other real ones."""
+    scenes = judge.scenes(128, 8)
+    clips, things = film(scenes[:64], part="test", generator=g(8)), [scene[0] for scene in scenes[:64]]
+    reference = judge.features(film(scenes[64:], generator=g(9)).video)
+    whose = clips.sprites[:, 0]
+    rows = {"real": of_set(per_clip(judge, clips.video, things, whose), reference, hands)}
+    for name, (change, other) in FAULTS.items():
+        rows[name] = of_set(per_clip(judge, change(clips.video), other(things), whose), reference, hands)
+    copies = film(scenes[:64], part="train", generator=g(10)).video
+    return rows | {"copies": of_set(per_clip(judge, copies, things), reference, hands)}
+
+
+@pytest.mark.parametrize(
+    ("measure", "fault", "least", "most"),  # how many times the value of real clips
+    [
+        ("all right", "wrong captions", 0, 0.1),
+        ("all right", "recoloured", 0, 0.5),
+        ("all right", "frozen", 0, 0.4),
+        ("keeps its subject", "wrong captions", 0, 0.3),
+        ("keeps its subject", "another clip after frame 9", 0, 0.3),
+        ("motion error", "frozen", 4, 99),
+        ("motion error", "frames shuffled", 10, 999),
+        ("Frechet distance", "frames shuffled", 1.5, 99),
+        ("Frechet distance", "eight clips, repeated", 1.5, 99),
+        ("recall", "eight clips, repeated", 0, 0.2),
+        ("recall", "frozen", 0, 0.5),
+        ("change a frame", "frames shuffled", 2, 99),
+        ("nearer to training", "copies", 2, 99),
+    ],
+)
+def test_the_control_of_a_measure_fails(noticed, measure, fault, least, most):
+    assert least <= noticed[fault][measure] / noticed["real"][measure] <= most
+
+
+def test_what_the_measures_miss(noticed):
+    """The chapter says so; a measure that learned to notice it would need other words there."""
+    real = noticed["real"]
+    assert noticed["another clip after frame 9"]["all right"] == real["all right"]
+    assert noticed["frames shuffled"]["precision"] > real["precision"] - 0.1
+    assert noticed["frozen"]["change a frame"] == 0 < real["change a frame"]  # the best of all
+    assert noticed["copies"]["all right"] > 0.9 and noticed["copies"]["motion error"] < 1.5 * real["motion error"]
+
+
+def test_copies_are_told_from_hands_that_were_learned(judge, hands):
+    """Real digits of a half are nearer to it even without themselves, and always with themselves."""
+    (train, whose), (test, others) = (pictures(judge, part, 20 + i, 150) for i, part in enumerate(("train", "test")))
+    known = torch.isin(whose, hands.train[1])
+    assert hands.nearer(train[known]) > 0.95  # planted copies
+    assert 0.5 < hands.nearer(train, train=whose) < 0.9  # measured 0.75
+    assert 0.1 < hands.nearer(test, test=others) < 0.5  # measured 0.28
+    assert hands.nearer(test[torch.isin(others, hands.test[1])]) < 0.05  # each in its own reference: no yardstick
+
+
+def test_clips_drawn_by_hand_are_those_of_film():
+    scenes = [(Thing(shape, color, "right", "fast"),) for shape in ("circle", "square") for color in RGB]
+    clips = film(scenes, generator=g(11))
+    names = [[getattr(scene[0], kind) for scene in scenes] for kind in ("subject", "color")]
+    assert (drawn(*names, clips.centers[:, 0], 32, 32) - clips.video).abs().mean() < 0.005
+
+
+def test_a_thing_that_went_behind_comes_out_in_its_colour_at_its_place():
+    centers = torch.tensor([[24.0, 9.0]]).expand(4, 17, 2)
+    at = centers[:, -1] + torch.tensor([12.0, 0])
+    near, far = (drawn(["square"] * 4, [c] * 4, x, 32, 48) for c, x in (("white", centers), ("red", centers + 12)))
+    passed = drawn(["circle"] * 4, ["red"] * 4, at[:, None].expand(-1, 17, -1), 32, 48)
+    assert came_out(over(near, passed), ["red"] * 4, at).all()
+    assert not came_out(near, ["red"] * 4, at).any()  # gone
+    assert not came_out(over(near, far), ["red"] * 4, at).any()  # elsewhere
+    assert not came_out(over(near, passed), ["blue"] * 4, at).any()
+
+
+def test_in_frame_counts_things_that_are_cut_off_or_gone():
+    inside = film([(Thing("square", "white", "still"),)] * 4, generator=g(12)).video
+    assert in_frame(inside) == 1
+    assert in_frame(torch.cat([inside, inside.roll(16, 4), torch.zeros_like(inside)])) <= 2 / 3
+    assert in_frame(inside[..., 16:]) < 1 and in_frame(torch.zeros_like(inside)) == 0

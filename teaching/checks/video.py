@@ -144,6 +144,7 @@ def all_right(answer: object) -> None:
         (85.74, "that is three attributes; there are four"),
         (90.25, "that is two attributes; there are four"),
         (0.8145, "right as a share; asked for is a percentage"),
+        (81.0, "nearly; one decimal more, please"),
     ]
     mark_number("all_right", answer, 81.45, mistakes, tolerance=0.06)
 
@@ -191,3 +192,131 @@ def known_channels(answer: object) -> None:
     masks = torch.tensor([[1.0, 0, 0], [0, 1, 1]])
     inputs = [(random_tensor(2, 3, 3, 2, 4, seed=s), m) for s, m in ((1, masks), (2, masks.flip(1)))]
     mark_function("known_channels", answer, right, inputs, mistakes)
+
+
+def frozen_error(answer: object) -> None:
+    """Chapter 15: mean motion error of frozen videos; eight of nine ways move, at 0.5 or 1.5 pixels a frame."""
+    mistakes = [
+        (1.0, "that is the mean over what moves; one way in nine stands still, and there a frozen video is right"),
+        (0.0, "the error is measured against the motion that was asked for, not from frame to frame"),
+        (0.5, "that is the slow speed; half of what moves is fast"),
+        (1.5, "that is the fast speed; half of what moves is slow"),
+        (2.0, "that would be motion backwards: a frozen video is off by the speed, not by twice the speed"),
+        (1.78, "that would be motion backwards: a frozen video is off by the speed, not by twice the speed"),
+    ]
+    mark_number("frozen_error", answer, 8 / 9, mistakes)
+
+
+def keeps_subject(answer: object) -> None:
+    """Chapter 15: `keeps_subject(logits [B, frames, subjects], wanted [B])`, the share right in every frame."""
+
+    def hits(logits: Tensor, wanted: Tensor) -> Tensor:
+        return logits.argmax(2) == wanted[:, None]  # [B, frames]
+
+    def constant(logits: Tensor, _: Tensor) -> Tensor:
+        seen = logits.argmax(2)
+        return (seen == seen[:, :1]).all(1).float().mean()
+
+    mistakes = [
+        (lambda x, w: hits(x, w).float().mean(), "that is the share of frames; a video counts if all of its frames do"),
+        (lambda x, w: hits(x, w).any(1).float().mean(), "one right frame is not enough; use all"),
+        (lambda x, w: hits(x, w)[:, 0].float().mean(), "that is the first frame alone"),
+        (lambda x, w: (x.mean(1).argmax(1) == w).float().mean(), "an average over frames hides those that are wrong"),
+        (constant, "always the same subject is not enough: it must be the one that was asked for"),
+        (lambda x, w: hits(x, w).all(1), "right for each video; asked for is the share, one number"),
+        (lambda x, w: hits(x, w).all(1).float(), "right for each video; asked for is the share, one number"),
+        (lambda x, w: hits(x, w).all(1).sum(), "that is how many; divide by the number of videos"),
+    ]
+    inputs = []
+    for seed, (videos, frames) in enumerate(((8, 4), (10, 3))):
+        wanted = torch.arange(videos) % 5
+        logits = random_tensor(videos, frames, 5, seed=seed) + 1.5 * torch.eye(5)[wanted][:, None]
+        logits[:4] += 20 * torch.eye(5)[wanted[:4]][:, None]  # right throughout
+        logits[3] = logits[3].roll(1, 1)  # the same throughout, and wrong
+        logits[4, 0] += 20 * torch.eye(5)[wanted[4]]  # on average right
+        logits[4, -1] = logits[4, -1].roll(1) - 8 * torch.eye(5)[wanted[4]]
+        logits[5] += 20 * torch.eye(5)[wanted[5] - 1]  # wrong on average, right in one frame
+        logits[5, 1] = 9 * torch.eye(5)[wanted[5]]
+        inputs.append((logits, wanted))
+    mark_function("keeps_subject", answer, lambda x, w: hits(x, w).all(1).float().mean(), inputs, mistakes)
+
+
+def nearest_other(answer: object) -> None:
+    """Chapter 15: `nearest_other(x [N, D])`, the distance of each row to the nearest other row, `[N]`."""
+
+    def right(x: Tensor) -> Tensor:
+        return torch.cdist(x, x).fill_diagonal_(torch.inf).min(1).values
+
+    mistakes = [
+        (lambda x: torch.cdist(x, x).min(1).values, "each row is nearest to itself, at distance 0; leave it out"),
+        (lambda x: torch.cdist(x, x).kthvalue(3, dim=1).values, "that is the second nearest other row"),
+        (lambda x: torch.cdist(x, x).max(1).values, "that is the farthest row"),
+        (lambda x: right(x) ** 2, "that is the squared distance"),
+        (lambda x: torch.cdist(x, x).sum(1) / (len(x) - 1), "that is the mean distance to the others"),
+        (lambda x: right(x).min(), "one distance for each row, not the smallest of all"),
+        (lambda x: right(x).mean(), "one distance for each row, not their mean"),
+        (
+            lambda x: torch.cdist(x, x).fill_diagonal_(torch.inf).argmin(1).float(),
+            "that is WHICH row is nearest; asked for is its distance",
+        ),
+    ]
+    inputs = [(random_tensor(7, 3, seed=1),), (random_tensor(5, 4, seed=2),)]
+    mark_function("nearest_other", answer, right, inputs, mistakes)
+
+
+def lawful_loop(answer: object) -> None:
+    """Chapter 14: frames until place and direction recur, for 1.5 pixels a frame in a room of 18: 2 * 18 / 1.5."""
+    mistakes = [
+        (12.0, "then it is at the other end of its way, or back but flying the other way; go on"),
+        (21.33, "the thing is 14 pixels wide: its way is 18 pixels long, and it goes there and back"),
+        (42.67, "the thing is 14 pixels wide: its way is 18 pixels long, not 32"),
+        (36.0, "that is the way there and back in pixels; how many frames does it take?"),
+        (72.0, "that is a slow thing, at half a pixel a frame"),
+        (48.0, "that is twice round; it has been there before"),
+        (25.0, "the 25th frame shows what the first did; a loop has each frame once"),
+    ]
+    mark_number("lawful_loop", answer, 24.0, mistakes)
+
+
+def known_mask(answer: object) -> None:
+    """Chapter 14: `known_mask(frames, first, last)`, the mask of latent frames, from numbers of frames 1 + 4k, or 0."""
+
+    def mask(n: int, first: int, last: int) -> Tensor:
+        return torch.tensor([float(i < first or i >= n - last) for i in range(n)])
+
+    def groups(frames: int) -> int:
+        return (frames + 3) // 4
+
+    mistakes = [
+        (lambda f, a, b: mask(f, a, b), "the mask counts latent frames: 1 + 4k frames make 1 + k of them"),
+        (lambda f, a, b: mask(groups(f), a // 4, b // 4), "a given part of 1 + 4k frames fills 1 + k latent frames"),
+        (lambda f, a, b: mask(groups(f), groups(a), b // 4), "the end is encoded by itself: its first frame counts"),
+        (lambda f, a, b: mask(f // 4, groups(a), groups(b)), "the video's first frame is a latent frame of its own"),
+        (lambda f, a, b: 1 - mask(groups(f), groups(a), groups(b)), "the mask is flipped: 1 where a frame IS known"),
+        (lambda f, a, b: mask(groups(f), groups(b), groups(a)), "start and end are exchanged"),
+        (lambda f, a, b: mask(groups(f), groups(a), 0), "the end is missing"),
+        (lambda f, a, b: mask(groups(f), groups(a), groups(b) or groups(f)), "a slice of -0 takes all; none is given"),
+    ]
+    mark_function(
+        "known_mask", answer, lambda f, a, b: mask(*map(groups, (f, a, b))), [(33, 9, 5), (17, 1, 0)], mistakes
+    )
+
+
+def closed_loop(answer: object) -> None:
+    """Chapter 14: `closed_loop(video [B, 3, F, H, W], new, k)`, new from the video's last k frames to its first k."""
+
+    def joined(video: Tensor, new: Tensor, left: int, right: int) -> Tensor:
+        return torch.cat([video, new[:, :, left : new.shape[2] - right]], dim=2)
+
+    mistakes = [
+        (lambda v, n, k: joined(v, n, k, 0), "the first frames come twice: the end of `new` is the video's beginning"),
+        (lambda v, n, k: joined(v, n, 0, k), "the last frames come twice: `new` begins with them"),
+        (lambda v, n, k: joined(v, n, 0, 0), "the frames at both ends of `new` are in the video already"),
+        (lambda v, n, k: joined(v, n, k - 1, k), "one frame comes twice, at the first seam"),
+        (lambda v, n, k: joined(v, n, k, k - 1), "one frame comes twice: the loop ends before the first frame"),
+        (lambda v, n, k: joined(v, n, k + 1, k), "one new frame is lost at the first seam"),
+        (lambda v, n, k: n[:, :, k:-k], "those are the new frames alone; the video belongs to the loop"),
+        (lambda v, n, k: torch.cat([n[:, :, k:-k], v], dim=2).flip(2), "played backwards; the video comes first"),
+    ]
+    inputs = [(random_tensor(1, 3, f, 2, 2, seed=f), random_tensor(1, 3, 13, 2, 2), k) for f, k in ((9, 5), (5, 1))]
+    mark_function("closed_loop", answer, lambda v, n, k: joined(v, n, k, k), inputs, mistakes)
