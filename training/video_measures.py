@@ -22,7 +22,7 @@ from sora_lib.pretrained import load_pretrained, read_card
 from sora_lib.text import DIGITS, Thing, attributes, describe
 
 RESULTS = Path(__file__).resolve().parent / "results" / "video_measures.json"
-SPEEDS = (0.25, 0.5, 1.0, 1.5, 2.0, 2.5)  # pixels a frame; captions know 0.5 and 1.5
+SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # pixels a frame; captions know 0.5 and 1.5
 DRAWS = 20  # sets of real clips, by which it is told what chance does
 
 
@@ -320,7 +320,7 @@ def main() -> None:
     results = {
         "command": "python training/video_measures.py",
         "weights": read_card("mini-sora")["sha256"],
-        "weights' minutes": read_card("mini-sora")["minutes"],
+        "minutes of training": read_card("mini-sora")["minutes"],
         "date": datetime.date.today().isoformat(),
         "threads": torch.get_num_threads(),
         "prompts": n,
