@@ -134,6 +134,21 @@ def all_meet_in_the_middle(first, last):
     return spread(last) < spread(first) / 4 and share(last, central) > 0.95
 
 
+def lit(picture):
+    """The part of its fields of 24 x 24 pixels, 8 x 8 of a frame, in which something is to be seen."""
+    rows, columns = (size // 24 for size in picture.shape[:2])
+    fields = picture[: 24 * rows, : 24 * columns].max(axis=2).reshape(rows, 24, columns, 24)
+    return (fields.max(axis=(1, 3)) > 80).mean()
+
+
+def one_thing_is_left(first, last):
+    return lit(first) > 0.85 and lit(last) < 0.7
+
+
+def more_points(first, last):
+    return shown(last, "data").sum() > 3 * shown(first, "data").sum()
+
+
 SHOWS = {
     "From noise to two moons": moons_appear,
     "Predictions move to their targets": only_the_left_lines_shrink,
@@ -151,6 +166,9 @@ SHOWS = {
     "Straight pairs and the flow of their mean": clouds_become_moons,
     "A clip becomes tokens": blocks_spread,
     "From a red three to a blue circle": red_becomes_blue,
+    "A red three is painted blue": red_becomes_blue,
+    "A video emerges from noise": one_thing_is_left,
+    "Two sets of real clips": more_points,
 }
 
 

@@ -145,6 +145,30 @@ def both_get_rougher(low, high):
     return b[0] > 1.5 * a[0] and b[1] > 1.15 * a[1]  # measured 2.3 and 1.3: the decoder smoothes
 
 
+def another_video(low, high):
+    """Below the title; measured 6 to 15 % of the pixels."""
+    a, b = (p[len(p) // 4 :].astype(float) for p in (low, high))
+    return (abs(a - b).max(2) > 60).mean() > 0.02
+
+
+def the_mixture_leaves_real(low, high):
+    """The bars of both are equally long together, where nothing is mixed in, and then no longer."""
+    a, b = (shown(p, "model").sum() / shown(p, "data").sum() for p in (low, high))
+    return abs(a - 1) < 0.05 < abs(b - 1)
+
+
+def red_turns_blue(low, high):
+    """Below the title."""
+    more_red = [(p[len(p) // 4 :, :, 0] - p[len(p) // 4 :, :, 2]).mean() for p in (low, high)]
+    return more_red[0] > 2 and more_red[1] < -2
+
+
+def other_strokes(low, high):
+    """Below the title; what is shown stays where it is."""
+    a, b = (p[len(p) // 4 :].astype(float) for p in (low, high))
+    return abs(a - b).mean() > 1.5
+
+
 def signal_falls(low, high):
     """On the left the black curve ends lower; on the right more points are further out than the moons reach."""
 
@@ -187,6 +211,16 @@ SHOWS |= {(FILMED, "frame"): trail_grows, (FILMED, "take"): filmed_elsewhere}
 NOISY = "A frame with noisy pixels, and the same frame decoded from noisy latents"
 SHOWS |= {(NOISY, "noise s"): both_get_rougher}
 
+ASKED = "Frames of a video for the prompt"
+SHOWS |= {(ASKED, "guidance"): another_video, (ASKED, "seed"): another_video}
+
+MIXED = "Seven measures of real clips, and of a mixture with spoiled ones"
+SHOWS |= {(MIXED, "share"): the_mixture_leaves_real}
+
+CHANGED, PASSAGE = "Frames of a red three, changed by a prompt", "A passage between two videos"
+SHOWS |= {(CHANGED, "strength"): red_turns_blue, (CHANGED, "guidance"): red_turns_blue}
+SHOWS |= {(CHANGED, "seed"): other_strokes, (PASSAGE, "first"): other_strokes, (PASSAGE, "second"): other_strokes}
+
 CHAPTERS = [path for path in dev.find_notebooks([]) if with_controls(nbformat.read(path, as_version=4).cells)]
 
 
@@ -214,6 +248,18 @@ def test_a_chapter_runs_and_its_sliders_move(open_notebook, lab, path):
     notebook.close()
 
 
+def shown_anew(image, value, change):
+    """The picture after a change, and the seconds it took; where the value changes, the picture must.
+
+    The kernel is called idle while it draws: messages of controls are answered beside its main thread.
+    """
+    old, source, began = value(), image.get_attribute("src"), time.monotonic()
+    change()
+    if value() != old:
+        expect(image).not_to_have_attribute("src", source, timeout=30_000)
+    return picture(image), time.monotonic() - began
+
+
 def check_slider(notebook, box, slider):
     """Move the slider to its two ends and back."""
     image, handle, value = box.locator("img"), slider.locator(".noUi-handle"), slider.locator(".widget-readout")
@@ -221,12 +267,10 @@ def check_slider(notebook, box, slider):
 
     def press(key):
         handle.focus()
-        notebook.page.keyboard.press(key)
-        notebook.page.wait_for_timeout(300)
-        notebook.wait_until_idle()
-        return picture(image)
+        return shown_anew(image, value.text_content, lambda: notebook.page.keyboard.press(key))
 
-    low, high = press("Home"), press("End")
+    low, _ = press("Home")
+    high, seconds = press("End")
     assert name in SHOWS, f"add to SHOWS what the pictures at the two ends of {name} must show"
     assert SHOWS[name](low, high), name
     assert not SHOWS[name](low, low), f"the measure of {name} passes for a picture that does not change"
@@ -235,6 +279,7 @@ def check_slider(notebook, box, slider):
     press("Home")
     for _ in range(100):
         if value.text_content() == before:
+            notebook.page.wait_for_timeout(200 + 3000 * seconds)  # what is still being drawn
             return
         old = value.text_content()
         handle.press("ArrowRight")
@@ -247,10 +292,8 @@ def check_dropdown(notebook, box, dropdown):
     image, count = box.locator("img"), dropdown.locator("option").count()
 
     def choose(index):
-        dropdown.select_option(index=index)
-        notebook.page.wait_for_timeout(300)
-        notebook.wait_until_idle()
-        return picture(image).tobytes()
+        shot, _ = shown_anew(image, dropdown.input_value, lambda: dropdown.select_option(index=index))
+        return shot.tobytes()
 
     before = dropdown.input_value()
     shots = [choose(index) for index in range(count)]
