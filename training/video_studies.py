@@ -168,12 +168,12 @@ def main() -> None:
                     twin["runs"].append(run)
                     if study == "compute" and seed == SEEDS[0]:
                         shown.append(generated(judge, model, SHOWN, 32))
+                        if len(shown) == len(arms):
+                            PICTURE.write_bytes(video_png(torch.cat(shown), columns=len(SHOWN), zoom=3))
                 runs["runs"] = twin["runs"]
                 print(study, name, runs["runs"][-1], flush=True)
                 results |= {"date": datetime.date.today().isoformat(), "threads": torch.get_num_threads()}
                 RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    if len(shown) == len(STUDIES["compute"]):
-        PICTURE.write_bytes(video_png(torch.cat(shown), columns=len(SHOWN), zoom=3))
 
 
 if __name__ == "__main__":
