@@ -161,7 +161,7 @@ def image(bench: Bench) -> dict:
         "image given, not put back": bench.by_hand(bench.captions, first),
         "mask 0": bench.by_hand(bench.captions, first, seen=0.0),
         "no image": bench.plain,
-        "another clip's image": made.roll(1, 0),
+        "another clip's video": made.roll(1, 0),
     }
     rows, hand = {}, handwriting(first)
     for name, video in videos.items():

@@ -291,15 +291,17 @@ def known_mask(answer: object) -> None:
         (lambda f, a, b: mask(f, a, b), "the mask counts latent frames: 1 + 4k frames make 1 + k of them"),
         (lambda f, a, b: mask(groups(f), a // 4, b // 4), "a given part of 1 + 4k frames fills 1 + k latent frames"),
         (lambda f, a, b: mask(groups(f), groups(a), b // 4), "the end is encoded by itself: its first frame counts"),
+        (lambda f, a, b: mask(groups(f), 1 + a // 4, groups(b)), "0 frames given at the start fill no latent frame"),
+        (lambda f, a, b: mask(groups(f), 1 + a // 4, 1 + b // 4), "0 given frames fill none, at either end"),
+        (lambda f, a, b: mask(groups(f), groups(a), 1 + b // 4), "0 frames given at the end fill no latent frame"),
         (lambda f, a, b: mask(f // 4, groups(a), groups(b)), "the video's first frame is a latent frame of its own"),
         (lambda f, a, b: 1 - mask(groups(f), groups(a), groups(b)), "the mask is flipped: 1 where a frame IS known"),
         (lambda f, a, b: mask(groups(f), groups(b), groups(a)), "start and end are exchanged"),
         (lambda f, a, b: mask(groups(f), groups(a), 0), "the end is missing"),
         (lambda f, a, b: mask(groups(f), groups(a), groups(b) or groups(f)), "a slice of -0 takes all; none is given"),
     ]
-    mark_function(
-        "known_mask", answer, lambda f, a, b: mask(*map(groups, (f, a, b))), [(33, 9, 5), (17, 1, 0)], mistakes
-    )
+    inputs = [(33, 9, 5), (17, 1, 0), (25, 0, 9)]
+    mark_function("known_mask", answer, lambda f, a, b: mask(*map(groups, (f, a, b))), inputs, mistakes)
 
 
 def closed_loop(answer: object) -> None:
