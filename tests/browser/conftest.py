@@ -1,6 +1,7 @@
 """A real browser, a real JupyterLab, and exported pages without a network."""
 
 import shutil
+import socket
 
 import nbconvert
 import pytest
@@ -29,7 +30,10 @@ def lab(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_CONFIG_DIR", str(folder / "config"))
         patch.setattr(dev, "VENV", folder)
-        with dev.Server(dev.choose_port(None), folder) as server:
+        with socket.socket() as probe:  # not the usual port: two processes would choose it at once
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with dev.Server(port, folder) as server:
             yield server, folder
 
 
