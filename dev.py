@@ -51,7 +51,7 @@ LANGUAGE = {  # what a notebook says of its language; without Python's version, 
 }
 SECONDS, MEGABYTES, FILE_MEGABYTES = 90, 1500, 1  # the budget of one notebook
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
-TWO = ["-n", "2"] if (os.cpu_count() or 1) > 1 else []  # notebooks at a time: most of them use one processor
+TWO = ["-n", "2", "--dist", "loadfile"]  # notebooks at a time: most of them use one processor
 KINDS = {"tests", "failures", "errors", "skipped"}  # what pytest's report counts
 WINDOWS = os.name == "nt"
 
@@ -399,20 +399,17 @@ def sort_paths(paths):
 
 
 def test(args):
-    unit, books, chapters = ["tests", "--ignore=tests/browser"], ["notebooks"], ["tests/browser/test_lab.py"]
-    browser = ["tests/browser", f"--ignore={chapters[0]}"]
+    unit, books, browser = ["tests", "--ignore=tests/browser"], ["notebooks"], ["tests/browser"]
     if args.paths:
         unit, books, browser = sort_paths(args.paths)
-        chapters = []
     elif args.fast:
-        books = browser = chapters = []
+        books = browser = []
     stages = [
         ("lint", run_ruff, ["check", "."]),
         ("format", run_ruff, ["format", "--check", "."]),
         ("unit tests", run_pytest, unit and ["-p", "no:nbval", *unit]),
-        ("notebooks", run_pytest, books and [*NBVAL, *TWO, *(TWO and ["--dist=loadfile"]), *books]),
+        ("notebooks", run_pytest, books and [*NBVAL, *(TWO if (os.cpu_count() or 1) > 1 else []), *books]),
         ("browser tests", run_browser_tests, browser and ["-p", "no:nbval", *browser]),
-        ("chapters in a browser", run_browser_tests, chapters and ["-p", "no:nbval", *TWO, *chapters]),
     ]
     total = collections.Counter()
     for name, run, arguments in stages:

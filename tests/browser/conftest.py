@@ -1,7 +1,6 @@
 """A real browser, a real JupyterLab, and exported pages without a network."""
 
 import shutil
-import socket
 
 import nbconvert
 import pytest
@@ -30,10 +29,7 @@ def lab(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_CONFIG_DIR", str(folder / "config"))
         patch.setattr(dev, "VENV", folder)
-        with socket.socket() as probe:  # not the usual port: two processes would choose it at once
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        with dev.Server(port, folder) as server:
+        with dev.Server(dev.choose_port(None), folder) as server:
             yield server, folder
 
 
