@@ -21,11 +21,15 @@ def with_controls(cells):
 
 
 def strip(path):
-    """Take out all results, so that what is found afterwards is new, and the cells after the last control."""
+    """Take out all results, so that what is found afterwards is new, and the cells after the last control.
+
+    The longest training is made shorter: here it is the controls that count, and nbval runs it whole.
+    """
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = notebook.cells[: with_controls(notebook.cells)[-1] + 3]
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            cell.source = cell.source.replace("250 * MINUTES", "25 * MINUTES")
             cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, path)
 
