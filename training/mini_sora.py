@@ -172,6 +172,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help=f"write the curve into {RESULTS.name} when done")
     parser.add_argument("--name", default="mini-sora", help="of the checkpoint, of the curve and of the weights")
     args = parser.parse_args()
+    if len(args.steps) > len(args.late):
+        parser.error(f"--late needs a mean for each of {len(args.steps)} cycles, got {len(args.late)}")
     args.subjects = SHAPES if args.shapes else SUBJECTS
     torch.manual_seed(args.seed)
     g = torch.Generator().manual_seed(args.seed)
