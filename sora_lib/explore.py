@@ -12,6 +12,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
+from IPython import get_ipython
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -105,7 +106,8 @@ def live(fig: Figure, update: Callable[..., object], alt: str, /, **controls: wi
     loop, asked = kernel_loop(), threading.Event()
     plt.close(fig)
 
-    def ask(_change: object) -> None:  # in a kernel this is another thread, and Matplotlib wants to be drawn in one
+    def ask(_change: object) -> None:  # in a kernel often another thread, and Matplotlib wants to be drawn in one
+        answered()
         if loop is None:
             refresh()
         elif not asked.is_set():
@@ -126,6 +128,19 @@ def live(fig: Figure, update: Callable[..., object], alt: str, /, **controls: wi
     box = widgets.VBox([*controls.values(), picture, message, lost_line()])
     box.add_class("sora-live")
     return box
+
+
+def answered() -> None:
+    """Tell the page that a control's message has come: it holds back the control's next value until then.
+
+    ipykernel 7.4.0 itself says so, except in its main thread while a cell awaits.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None or threading.current_thread() is not threading.main_thread():
+        return
+    if kernel.get_parent("shell")["header"]["msg_type"] == "comm_msg":  # not where a cell sets the value
+        for status in ("idle", "busy"):  # busy again: the cell goes on
+            kernel._publish_status(status, "shell")
 
 
 def kernel_loop() -> asyncio.AbstractEventLoop | None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from .datasets import drawing, points
-from .explore import kernel_loop, lost_line, message_line, scrubber, told
+from .explore import answered, kernel_loop, lost_line, message_line, scrubber, told
 from .metrics import real_floor, sliced_wasserstein
 from .oracle import GaussianMixture
 from .plotting import plane, plot_points, render_frames
@@ -89,12 +89,14 @@ class Sketch(widgets.VBox):
         self.add_class("sora-sketch")
 
     def _pick(self, change: dict) -> None:
+        answered()
         if change["new"] in SHAPES:
             xy = shape(change["new"]).tolist()
             self.picked = [{"x": x, "y": y, "color": "#1f77b4", "label": "a", "batch": -1} for x, y in xy]
             self.canvas.data = self.picked
 
     def _drawn(self, change: dict) -> None:
+        answered()
         if change["new"] != self.picked:
             self.shapes.value = BY_HAND
 

@@ -35,11 +35,8 @@ def strip(path):
 
 
 def wait_for_results(notebook, path, seconds):
-    """Save until every cell has run or one has failed; return the code cells.
-
-    Seldom a fresh kernel answers nothing, though JupyterLab calls it idle: no cell runs, for minutes. It is restarted.
-    """
-    end, patience = time.monotonic() + seconds, time.monotonic() + 90
+    """Save until every cell has run or one has failed; return the code cells."""
+    end = time.monotonic() + seconds
     while True:
         notebook.page.keyboard.press("Control+s")
         notebook.page.wait_for_timeout(1000)
@@ -47,10 +44,6 @@ def wait_for_results(notebook, path, seconds):
         failed = any(output.output_type == "error" for cell in cells for output in cell.outputs)
         if failed or all(cell.execution_count for cell in cells) or time.monotonic() > end:
             return cells
-        if time.monotonic() > patience and not any(cell.execution_count for cell in cells):
-            notebook.restart()
-            notebook.run_all()
-            patience = time.monotonic() + 90
 
 
 # --- What the pictures at a slider's two ends must show, by the picture's description and the slider's

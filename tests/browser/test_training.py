@@ -6,7 +6,7 @@ import time
 import pytest
 from pictures import central, halves, picture, places, share, shown
 from playwright.sync_api import expect
-from test_controls import BOARD, RUN, SETUP, SKETCH, Sketch
+from test_controls import BOARD, LIVE, RUN, SETUP, SKETCH, SMALL, Live, Sketch
 
 LONG = BOARD.replace("300", "20_000")
 AFTER = """
@@ -108,3 +108,22 @@ def test_a_ring_drawn_by_mouse_is_learnt(notebook, capsys):
     notebook.page.keyboard.press("Home")
     expect(sketch.scrubber.locator("output")).to_have_text("step 0 of 20")
     assert share(picture(image), central, "model") > 0.1
+
+
+def test_controls_first_used_while_a_cell_trains_are_answered_then_and_later(open_notebook):
+    notebook = open_notebook("meanwhile.ipynb", [SETUP + RUN, LIVE, SMALL, LONG, AFTER])
+    for cell in range(4):
+        notebook.run_cell(cell)
+    board, live, sketch = Board(notebook.page), Live(notebook.page), Sketch(notebook.page)
+    live.becomes(1)
+    for value in (2, 3, 4):
+        live.press("ArrowRight", value)
+        live.becomes(value)
+    for name, count in (("heart", 240), ("spiral", 256), ("heart", 240)):
+        sketch.shape.select_option(name)
+        expect(sketch.canvas.locator("circle.drawn")).to_have_count(count)
+    board.stop.click()
+    notebook.run_cell(4)
+    check_that_it_ended_early(notebook, 4, board)
+    live.press("End", 9)
+    live.becomes(9)
