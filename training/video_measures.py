@@ -8,6 +8,7 @@ import datetime
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from sora_lib.datasets import PIXELS_PER_FRAME, RGB, bounced, film, held_out, ve
 from sora_lib.metrics import centroids, frechet_distance, motion_error, precision_recall
 from sora_lib.pipeline import MiniSoraPipeline
 from sora_lib.pretrained import load_pretrained, read_card
-from sora_lib.text import DIGITS, Thing, attributes, describe
+from sora_lib.text import DIGITS, SUBJECTS, Thing, attributes, describe
 
 RESULTS = Path(__file__).resolve().parent / "results" / "video_measures.json"
 SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # pixels a frame; captions know 0.5 and 1.5
@@ -72,11 +73,13 @@ class Hands:
 
     def nearer(self, made: Tensor, train: Tensor | None = None, test: Tensor | None = None) -> float:
         """The share nearer to a picture of the training half. train, test: which picture each is itself, -1 if none."""
-        sides = []
-        for (known, which), own in ((self.train, train), (self.test, test)):
-            own = torch.full((len(made),), -1) if own is None else own
-            sides.append(torch.cdist(made, known).masked_fill(own[:, None] == which, torch.inf).min(1).values)
-        return (sides[0] < sides[1]).float().mean().item()
+        return (distance(made, self.train, train) < distance(made, self.test, test)).float().mean().item()
+
+
+def distance(made: Tensor, known: tuple[Tensor, Tensor], own: Tensor | None = None) -> Tensor:
+    """To the nearest known picture, `[N]`. own: which of them each is itself, -1 if none."""
+    own = torch.full((len(made),), -1) if own is None else own
+    return torch.cdist(made, known[0]).masked_fill(own[:, None] == known[1], torch.inf).min(1).values
 
 
 def pictures(judge: Judge, part: str, seed: int, count: int) -> tuple[Tensor, Tensor]:
@@ -118,15 +121,25 @@ FAULTS: dict[str, tuple[Callable, Callable]] = {  # what is done to the clips, a
 }
 
 
-def memory(hands: Hands, judge: Judge, made: Tensor) -> dict[str, float]:
-    """The share nearer to training handwriting: generated, planted copies, and what no copying gives."""
+def memory(hands: Hands, judge: Judge, made: Tensor) -> dict[str, dict[str, float]]:
+    """Generated handwriting, planted copies, and what no copying gives.
+
+    Of each the share that is nearer to the training half than to the other, and quantiles of the distance to the
+    nearest picture of the training half.
+    """
     (train, whose), (test, others) = (pictures(judge, part, 402 + i, 512) for i, part in enumerate(("train", "test")))
-    return {
-        "generated": hands.nearer(made),
-        "training half, each without itself": hands.nearer(train, train=whose),
-        "other half, each without itself": hands.nearer(test, test=others),
-        "planted copies": hands.nearer(train),
+    asked = {
+        "generated": (made, None, None),
+        "training half, each without itself": (train, whose, None),
+        "other half, each without itself": (test, None, others),
+        "planted copies": (train, None, None),
     }
+    figures = {}
+    for name, (x, in_train, in_test) in asked.items():
+        near = distance(x, hands.train, in_train).quantile(torch.tensor([0.01, 0.05, 0.5])).tolist()
+        shares = {"nearer to training": hands.nearer(x, in_train, in_test)}
+        figures[name] = rounded(shares | dict(zip(("1 %", "5 %", "median"), near, strict=True)))
+    return figures
 
 
 # --- A renderer for what `film` has no words for
@@ -158,10 +171,11 @@ def speeds(judge: Judge, pipe: MiniSoraPipeline, count: int, steps: int) -> list
         push, room = (torch.tensor(x).expand(len(shapes), 2) for x in ([speed, 0.0], [18.0, 18.0]))
         real = drawn(shapes, colors, bounced(start, push, room, 17) + 7, 32, 32)
         row = {"speed": speed, "clips": len(shapes), "real, rebuilt": spread_of_speed(judge.rebuilt(real))}
-        for word in ("", " slowly", " fast"):
+        for word, scale in (("", 3.0), (" slowly", 3.0), (" fast", 3.0), ("", 1.0)):
             said = [f"a {color} {shape} moving right{word}" for color, shape in zip(colors, shapes, strict=True)]
-            options = {"num_frames": 17, "num_inference_steps": steps, "generator": g(501)}
-            row["moving right" + word] = spread_of_speed(pipe(said, image=real[:, :, :5], **options).frames)
+            options = {"num_frames": 17, "num_inference_steps": steps, "guidance_scale": scale, "generator": g(501)}
+            name = "moving right" + word + ("" if scale == 3 else ", guidance 1")
+            row[name] = spread_of_speed(pipe(said, image=real[:, :, :5], **options).frames)
         rows.append(row)
         print(row, flush=True)
     return rows
@@ -221,16 +235,23 @@ def seen_in(judge: Judge, video: Tensor, wanted: Tensor) -> list[float]:
 
 
 def extended(judge: Judge, pipe: MiniSoraPipeline, scenes: Scenes, steps: int) -> dict:
-    """Real clips of nine frames, extended by eight frames four times: is it still the same thing?"""
+    """Real clips of nine frames, extended by eight frames four times: is it still the same thing?
+
+    Control: the caption names another subject, the next one in the list. Is what was shown seen, or what is named?
+    """
     clips = film(scenes, frames=41, part="test", generator=g(520))
-    said, video = [describe(scene) for scene in scenes], clips.video[:, :, :9]
-    for i in range(4):
-        known = video[:, :, -9:].clamp(0, 1)
-        made = pipe(said, image=known, num_frames=17, num_inference_steps=steps, generator=g(521 + i)).frames
-        video = torch.cat([video, made[:, :, 9:]], dim=2)
-    wanted = attributes([scene[0] for scene in scenes])["subject"]
-    parts = {"generated": video, "real, rebuilt": judge.rebuilt(clips.video)}
-    figures = {"clips": len(scenes)} | {name: seen_in(judge, v, wanted) for name, v in parts.items()}
+    things = [scene[0] for scene in scenes]
+    named = [replace(thing, subject=SUBJECTS[(SUBJECTS.index(thing.subject) + 1) % len(SUBJECTS)]) for thing in things]
+    shown, other = (attributes(those)["subject"] for those in (things, named))
+    figures = {"clips": len(scenes), "real, rebuilt": seen_in(judge, judge.rebuilt(clips.video), shown)}
+    for name, those in {"generated": things, "wrong subject named": named}.items():
+        said, video = [describe((thing,)) for thing in those], clips.video[:, :, :9]
+        for i in range(4):
+            known = video[:, :, -9:].clamp(0, 1)
+            made = pipe(said, image=known, num_frames=17, num_inference_steps=steps, generator=g(521 + i)).frames
+            video = torch.cat([video, made[:, :, 9:]], dim=2)
+        figures[name] = seen_in(judge, video, shown)
+    figures["wrong subject named, seen as named"] = seen_in(judge, video, other)
     print("extended", figures, flush=True)
     return figures
 
@@ -332,7 +353,7 @@ def main() -> None:
             for name, part in {"in training": ~apart, "held out": apart}.items()
         },
         "distances": distances(judge, made, n),
-        "handwriting": rounded(memory(hands, judge, clips["handwriting"][clips["digit"]])),
+        "handwriting": memory(hands, judge, clips["handwriting"][clips["digit"]]),
         "speeds": speeds(judge, pipe, n // 16, 6),
         "behind": behind(judge, pipe, n // 8, 6),
         "extended": extended(judge, pipe, scenes[: n // 8], 6),
