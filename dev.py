@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything the repository does, in one command: `python3 dev.py lab | test | execute | budget | bench | export`.
+"""Everything the repository does: `python3 dev.py lab | test | execute | budget | bench | export | teach`.
 
 Standard library only. The first start makes `.venv` beside this file and installs `requirements.txt` into it; then this
 file starts itself once more with the environment's Python, where the rest happens. It must still parse on Python 3.6,
@@ -51,7 +51,7 @@ LANGUAGE = {  # what a notebook says of its language; without Python's version, 
 }
 SECONDS, MEGABYTES, FILE_MEGABYTES = 90, 1500, 1  # the budget of one notebook
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
-TWO = ["-n", "2", "--dist", "loadfile"]  # notebooks at a time: most of them use one processor
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of the two: threads of both on the same processors wait for each other
 KINDS = {"tests", "failures", "errors", "skipped"}  # what pytest's report counts
 WINDOWS = os.name == "nt"
 
@@ -358,12 +358,12 @@ def run_ruff(command):
     return collections.Counter(failed=1) if done else collections.Counter(passed=1)
 
 
-def run_pytest(arguments):
+def run_pytest(arguments, environment=()):
     """Run pytest and count. A stage in which nothing ran counts as one failure, so that it can't pass unseen."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments]
-        code = subprocess.call(command, cwd=ROOT)
+        code = subprocess.call(command, cwd=ROOT, env=os.environ | dict(environment))
         suites = ElementTree.parse(report).getroot().iter("testsuite") if report.exists() else ()
         found = [collections.Counter({key: int(suite.get(key)) for key in KINDS}) for suite in suites]
     counts = sum(found, collections.Counter())
@@ -378,9 +378,18 @@ def run_pytest(arguments):
     return collections.Counter(passed=passed, failed=failed, skipped=skipped)
 
 
+def shared(how):
+    """pytest's options to work on two things at a time, where there are two processors."""
+    return ["-n", "2", "--dist", how] if (os.cpu_count() or 1) > 1 else []
+
+
+def run_unit_tests(arguments):
+    return run_pytest(arguments, ONE_THREAD)
+
+
 def run_browser_tests(arguments):
     if find_browser() or os.environ.get("CI"):
-        return run_pytest(arguments)
+        return run_pytest(arguments, ONE_THREAD)
     print("Skipped: no Chromium or Chrome on this computer.", flush=True)
     return collections.Counter(skipped=1)
 
@@ -407,9 +416,9 @@ def test(args):
     stages = [
         ("lint", run_ruff, ["check", "."]),
         ("format", run_ruff, ["format", "--check", "."]),
-        ("unit tests", run_pytest, unit and ["-p", "no:nbval", *unit]),
-        ("notebooks", run_pytest, books and [*NBVAL, *(TWO if (os.cpu_count() or 1) > 1 else []), *books]),
-        ("browser tests", run_browser_tests, browser and ["-p", "no:nbval", *browser]),
+        ("unit tests", run_unit_tests, unit and ["-p", "no:nbval", *shared("loadfile"), *unit]),
+        ("notebooks", run_pytest, books and [*NBVAL, *shared("loadfile"), *books]),
+        ("browser tests", run_browser_tests, browser and ["-p", "no:nbval", *shared("loadgroup"), *browser]),
     ]
     total = collections.Counter()
     for name, run, arguments in stages:
@@ -561,7 +570,7 @@ def exporter():
         def markdown2html(self, context, source):
             path = context["resources"]["metadata"]["path"]
             html = MarkdownWithMath(renderer=Renderer(escape=False, embed_images=True, path=path)).render(source)
-            return re.sub(r'(href="[^":]+)\.ipynb"', r'\1.html"', html)
+            return re.sub(r'href="(?:\.\./|exercises/)?([^":]+)\.ipynb"', r'href="\1.html"', html)  # all in one folder
 
     return Exporter(mathjax_url="", require_js_url="", embed_images=True)
 
@@ -574,6 +583,10 @@ def export(args):
         target.write_text(html, encoding="utf-8")
         print(f"{target}: {len(html.encode()) / 1e6:.2f} MB", flush=True)
     return 0
+
+
+def teach(args):
+    return subprocess.call([sys.executable, str(ROOT / "teaching" / "course.py"), *filter(None, [args.folder])])
 
 
 def probe():
@@ -652,7 +665,7 @@ class Parser(argparse.ArgumentParser):
 def parser():
     top = Parser(prog="dev.py", description="Sora, step by step: read, test and maintain the course.")
     commands = top.add_subparsers(
-        dest="command", required=True, metavar="lab | test | execute | budget | bench | export"
+        dest="command", required=True, metavar="lab | test | execute | budget | bench | export | teach"
     )
 
     def command(function, description):
@@ -676,6 +689,8 @@ def parser():
     sub = command(export, "Write notebooks as HTML pages that need no network: for a website, a USB stick, a handout.")
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
     sub.add_argument("--to", type=Path, default=ROOT / "html", help="the folder to write to (default: html)")
+    sub = command(teach, "Make an nbgrader course in FOLDER; without FOLDER, the student versions of the exercises.")
+    sub.add_argument("folder", nargs="?", metavar="FOLDER", help="a new or empty folder outside of this one")
     return top
 
 
@@ -702,7 +717,7 @@ def main(arguments):
         find_notebooks(getattr(args, "notebooks", []))
         find_benchmarks(getattr(args, "benchmarks", []))
         sort_paths(getattr(args, "paths", []))
-        python = str(environment(dev=args.run in (test, bench, export)))
+        python = str(environment(dev=args.run in (test, bench, export, teach)))
         if inside():
             end_cleanly()
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy computer, waiting threads must not spin

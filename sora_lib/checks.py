@@ -18,7 +18,7 @@ Check = Callable[[object], None]
 def _load(folder: Path) -> dict[str, Check]:
     """The public functions that the files of the folder define, by name. Raises FileNotFoundError if it has none."""
     checks = {}
-    for path in sorted(folder.glob("[a-z]*.py")):
+    for path in sorted(folder.rglob("[a-z]*.py")):
         spec = importlib.util.spec_from_file_location(f"teaching.checks.{path.stem}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -275,14 +275,14 @@ def test_a_stage_that_cannot_be_collected_fails(stage):
 
 def test_the_summary_is_one_plain_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dev, "run_ruff", lambda _: collections.Counter(passed=1))
-    monkeypatch.setattr(dev, "run_pytest", lambda _: collections.Counter(passed=3, failed=1))
+    monkeypatch.setattr(dev, "run_pytest", lambda *_: collections.Counter(passed=3, failed=1))
     assert dev.test(argparse.Namespace(paths=[str(tmp_path)], fast=False)) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "5 passed, 1 failed, 0 skipped"
 
 
 def test_without_a_browser_its_tests_are_skipped_but_never_in_ci(monkeypatch, capsys):
     monkeypatch.setattr(dev, "find_browser", lambda: None)
-    monkeypatch.setattr(dev, "run_pytest", lambda _: "ran")
+    monkeypatch.setattr(dev, "run_pytest", lambda *_: "ran")
     monkeypatch.setenv("CI", "")
     assert dev.run_browser_tests([]) == {"skipped": 1}
     assert "no Chromium" in capsys.readouterr().out

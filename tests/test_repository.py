@@ -96,10 +96,10 @@ def test_a_chapter_compares_outputs(name):
 EXPLORABLE = re.compile(r"^(?:scrubber|live|Sketch|display)\(", re.MULTILINE)
 
 
-@each_notebook
-def test_every_explorable_has_a_still_beside_it(path):
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_explorable_has_a_still_beside_it(name):
     """For code hosts, paper and readers without a kernel: a picture at most three code cells before or after."""
-    cells = code_cells(path)
+    cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
     moving = [i for i, cell in enumerate(cells) if EXPLORABLE.search(cell.source)]
     assert moving, "no explorable in this chapter"
     pictured = [any("image/png" in output.get("data", {}) for output in cell.outputs) for cell in cells]

@@ -16,7 +16,8 @@ from sora_lib.mini_sora import MiniSora, Told, told
 from sora_lib.text import TextEncoder, Thing, describe, parse, tokenize, words_of
 
 FLOW, LINEAR, COSINE = s.RectifiedFlow(), s.LinearBeta(), s.Cosine()
-X, T, NAN = torch.randn(4, 2), torch.full([4], 0.5), torch.tensor([[math.nan, 0.0]] * 4)
+X = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+T, NAN = torch.full([4], 0.5), torch.tensor([[math.nan, 0.0]] * 4)
 LAW = s.GaussianMixture(torch.zeros(3, 2), 0.5)
 SCHEDULES, SAMPLERS = [FLOW, LINEAR, COSINE], [s.ancestral, s.ddim, s.euler, s.heun]
 INTS, EMPTY = torch.zeros(4, 2, dtype=torch.long), torch.zeros(0, 2)

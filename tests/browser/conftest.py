@@ -1,6 +1,7 @@
 """A real browser, a real JupyterLab, and exported pages without a network."""
 
 import shutil
+import socket
 
 import nbconvert
 import pytest
@@ -29,7 +30,9 @@ def lab(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_CONFIG_DIR", str(folder / "config"))
         patch.setattr(dev, "VENV", folder)
-        with dev.Server(dev.choose_port(None), folder) as server:
+        with socket.create_server(("127.0.0.1", 0)) as free:  # not 8888: two workers would take it at once
+            port = free.getsockname()[1]
+        with dev.Server(port, folder) as server:
             yield server, folder
 
 

@@ -6,6 +6,8 @@ from playwright.sync_api import expect
 from test_controls import BOARD, GROWS, LIVE, RUN, SETUP, SMALL, Sketch
 from test_exported import ALL
 
+pytestmark = pytest.mark.xdist_group("accessibility")  # one worker: these tests share a page
+
 # ipywidgets 8.1.9 names its sliders by a <label> with neither `for` nor id, so the handle has no name for axe.
 KNOWN = {("aria-input-field-name", ".noUi-handle")}
 # JupyterLab's body is 0 pixels high and clips what is outside, so that axe would take no text for visible.

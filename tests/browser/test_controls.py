@@ -8,6 +8,8 @@ import pytest
 from pictures import picture, shown, spread
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.xdist_group("controls")  # one worker: these tests share a page
+
 SETUP = """
 import itertools, torch, ipywidgets as widgets, matplotlib.pyplot as plt
 from IPython.display import display

@@ -10,6 +10,8 @@ from playwright.sync_api import expect
 import dev
 from sora_lib.pretrained import load_pretrained
 
+pytestmark = pytest.mark.xdist_group("exported")  # one worker: these tests share a page
+
 
 def scrubbers(path):
     """How many scrubbers the notebook's stored results hold."""

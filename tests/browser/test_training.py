@@ -8,6 +8,8 @@ from pictures import central, halves, picture, places, share, shown
 from playwright.sync_api import expect
 from test_controls import BOARD, LIVE, RUN, SETUP, SKETCH, SMALL, Live, Sketch
 
+pytestmark = pytest.mark.xdist_group("training")  # one worker: these tests share a page
+
 LONG = BOARD.replace("300", "20_000")
 AFTER = """
 samples = heun(as_denoiser(state.ema.model, schedule, "v"), schedule, start, 5)
