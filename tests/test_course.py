@@ -19,7 +19,7 @@ NAME = "practice_02_forward_diffusion"
 FULL = {"lost_root": 1, "betas_from": 2, "cosine_log_snr": 2, "jump_on": 2, "excess_kurtosis": 2}
 PEEK = f"""
 from pathlib import Path
-looked = [Path.cwd().parents[2], Path({str(course.ROOT)!r}) / "teaching", Path.home()]
+looked = [Path.cwd().parents[2], Path({str(course.ROOT)!r}) / "teaching"]
 seen = [path for folder in looked for path in folder.rglob("*") if path.suffix in (".ipynb", ".db")]
 print("found", len(seen))
 exec(next(line for path in seen for line in path.read_text().splitlines() if "x_s" in line))
@@ -27,7 +27,7 @@ exec(next(line for path in seen for line in path.read_text().splitlines() if "x_
 ESCAPE = """
 import socket
 from pathlib import Path
-for place in (Path.cwd().parents[2] / "escaped", Path(torch.__file__).parent / "escaped", Path("{folder}/escaped")):
+for place in (Path.cwd().parents[2] / "escaped", Path("{folder}/escaped")):
     try:
         place.write_text("here")
     except OSError as error:
@@ -129,8 +129,7 @@ def test_students_code_sees_no_tests_and_writes_nothing_outside(graded):
     folder, _, beside = graded
     assert "found 0" in printed(folder, "peeking")
     assert "no network" in printed(folder, "escaping") and "connected" not in printed(folder, "escaping")
-    places = [folder, beside, Path(os.path.dirname(nbformat.__file__)).parent / "torch"]
-    assert not [path for place in places for path in place.rglob("escaped")]
+    assert not [path for place in (folder, beside) for path in place.rglob("escaped")]
 
 
 def test_what_is_released_holds_no_solution(graded):

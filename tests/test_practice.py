@@ -12,9 +12,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_output
 from test_checks import inside
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "teaching"))
+import course
 from course import RELEASED, sources, student_version
 
 REGION = re.compile(r"### BEGIN (SOLUTION|HIDDEN TESTS)\n(.*?)### END \1", re.S)
@@ -39,7 +41,7 @@ def run(cells, replaced=None):
     return names, out.getvalue().splitlines()
 
 
-PATHS = sources()
+PATHS, SOLUTIONS = sources(), Path(course.__file__).with_name("solutions.py")
 SOURCES = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 
 
@@ -111,3 +113,57 @@ def test_there_is_a_practice_notebook_for_each_chapter_from_01_on():
     builds = sum(inside(name)["kind"] == "function" for nb in SOURCES.values() for name in exercises(nb))
     print(f"{len(SOURCES)} notebooks, {builds} exercises to build, {len(MISTAKES)} wrong answers, all rejected")
     assert builds >= 45
+
+
+# --- Leaks
+
+
+def long_lines(text):
+    """Statements, without comments and indentation, that are too long to be alike by chance; no heads of loops."""
+    lines = (" ".join(re.sub(r"(^|\s)#.*", "", line).split()) for line in text.splitlines())
+    return {line for line in lines if len(line) >= 25 and line[-1] != ":"}
+
+
+def secret(kinds):
+    """The long lines of those regions that stand nowhere else in the exercise notebooks."""
+    cells = [cell for notebook in SOURCES.values() for cell in notebook.cells]
+    told = {line for cell in cells for line in long_lines(REGION.sub("", cell.source))}
+    regions = [text for cell in cells for kind, text in REGION.findall(cell.source) if kind in kinds]
+    return {line for text in regions for line in long_lines(text)} - told
+
+
+SOLVED = secret(["SOLUTION"]) | long_lines(SOLUTIONS.read_text(encoding="utf-8").split("# --- 00", 1)[1])
+HIDDEN = secret(["HIDDEN TESTS"])
+
+
+def leaks(notebook, lines):
+    """Which of the lines a notebook shows, in its cells or in their results, and nbgrader's marks."""
+    shown = [cell.source for cell in notebook.cells]
+    for cell in code(notebook):
+        shown += [str(o.get("text", o.get("data", {}).get("text/plain", ""))) for o in cell.outputs]
+    text = "\n".join(shown)
+    return sorted(lines & long_lines(text)) + re.findall("BEGIN (?:SOLUTION|HIDDEN TESTS)", text)
+
+
+def test_there_is_something_to_look_for():
+    assert len(SOLVED) > 150 and len(HIDDEN) > 400
+
+
+@pytest.mark.parametrize("path", sorted(RELEASED.parent.rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_notebook_shows_a_solution(path):
+    """Chapters may show a line that a hidden test uses as well; what is released may not."""
+    assert leaks(nbformat.read(path, as_version=4), SOLVED | HIDDEN if path.parent == RELEASED else SOLVED) == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_scan_finds_each_planted_solution_in_a_cell_or_in_its_result(path):
+    for name in exercises(SOURCES[path.stem]):
+        cell = next(c for c in code(SOURCES[path.stem]) if c.metadata.get("nbgrader", {}).get("grade_id") == name)
+        planted = REGION.search(cell.source)[2]
+        if inside(name)["kind"] == "number":
+            continue  # too short to be told from other numbers
+        told, printed = student_version(path), student_version(path)
+        code(told)[-1].source += "\n" + planted
+        code(printed)[-1].outputs = [new_output("stream", text=planted)]
+        assert leaks(told, SOLVED) and leaks(printed, SOLVED), name
+    assert leaks(SOURCES[path.stem], SOLVED)
