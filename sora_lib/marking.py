@@ -22,8 +22,8 @@ def mark_number(name: str, answer: object, exact: float, mistakes: Mistakes, tol
         return _say(name, False, f"a number is asked for, this is {type(answer).__name__}")
     if abs(value - exact) <= tolerance:
         return _say(name, True, "right")
-    hints = [hint for wrong, hint in mistakes if abs(value - wrong) <= tolerance]
-    return _say(name, False, hints[0] if hints else "not that. Think of the cell above again, or run it and look")
+    near = [(abs(value - wrong), hint) for wrong, hint in mistakes if abs(value - wrong) <= tolerance]
+    return _say(name, False, min(near)[1] if near else "not that. Read the task again, and write each step down")
 
 
 def mark_function(name: str, answer: object, exact: Callable, inputs: Sequence[tuple], mistakes: Mistakes) -> None:
@@ -48,15 +48,24 @@ def mark_function(name: str, answer: object, exact: Callable, inputs: Sequence[t
     for wrong, hint in mistakes:
         if _close(given, [wrong(*args) for args in inputs]):
             return _say(name, False, hint)
-    shapes = [tuple(torch.as_tensor(value).shape) for value in (given[0], wanted[0])]
-    if shapes[0] != shapes[1]:
-        return _say(name, False, f"the shape is {list(shapes[0])}, it should be {list(shapes[1])}")
-    return _say(name, False, f"the shape is right, the values are not: {_head(given[0])}, exact {_head(wanted[0])}")
+    wanted = [torch.as_tensor(value).float() for value in wanted]
+    pairs = list(zip(given, wanted, strict=True))
+    g, w = next((pair for pair in pairs if pair[0].shape != pair[1].shape), (None, None))
+    if g is not None:
+        return _say(name, False, f"the shape is {list(g.shape)}, it should be {list(w.shape)}")
+    g, w = next(pair for pair in pairs if not _alike(*pair).all())
+    off = ~_alike(g, w)
+    where = f"{off.sum()} of {off.numel()} values are not: {_head(g[off])}, exact {_head(w[off])}"
+    _say(name, False, f"the shape is right, {where}")
+
+
+def _alike(given: Tensor, wanted: Tensor) -> Tensor:
+    return torch.isclose(given, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _close(given: Sequence, wanted: Sequence) -> bool:
     pairs = [(torch.as_tensor(g).float(), torch.as_tensor(w).float()) for g, w in zip(given, wanted, strict=True)]
-    return all(g.shape == w.shape and torch.allclose(g, w, rtol=1e-4, atol=1e-5) for g, w in pairs)
+    return all(g.shape == w.shape and _alike(g, w).all() for g, w in pairs)
 
 
 def _head(value: object) -> str:

@@ -115,6 +115,17 @@ def test_there_is_a_practice_notebook_for_each_chapter_from_01_on():
     assert builds >= 45
 
 
+@pytest.mark.parametrize("stem", SOURCES)
+def test_the_guide_gives_the_minutes_and_points_of_a_notebook(stem):
+    text = "\n".join(cell.source for cell in SOURCES[stem].cells if cell.cell_type == "markdown")
+    tasks = re.findall(r"^\*\*\d\. (Predict|Build|Extend).*?\((\d+)(?: to \d+)? minutes\)", text, re.M)
+    short, opened = (sum(int(n) for kind, n in tasks if (kind == "Extend") == last) for last in (False, True))
+    points = sum(c.metadata.get("nbgrader", {}).get("points", 0) for c in code(SOURCES[stem]))
+    guide = SOLUTIONS.with_name("README.md").read_text(encoding="utf-8")
+    row = re.search(rf"\| `{stem}` \| (\d+) \+ (\d+)(?: to \d+)? \| (\d+) \|", guide)
+    assert [int(n) for n in row.groups()] == [short, opened, points]
+
+
 # --- Leaks
 
 

@@ -85,11 +85,31 @@ def touched_rows(answer: object) -> None:
     def exact(*z: object) -> Tensor:
         return (change(*z).abs() > 1e-6).any(1).sum()
 
+    def replaced(model: Callable, x: Tensor, row: int, size: float) -> Tensor:
+        poked = x.clone()
+        poked[row] = size
+        return ((model(poked) - model(x)).abs() > 1e-6).any(1).sum()
+
+    def watched(model: Callable, x: Tensor, row: int, size: float) -> object:
+        before = x.clone()
+        count = answer(model, x, row, size)
+        return count if torch.equal(x, before) else torch.tensor(-1.0)
+
     mistakes = [
-        (lambda *z: 0 * exact(*z), "nothing changed at all: is the poked tensor a copy, or still x itself?"),
+        (lambda *z: torch.tensor(-1.0), "x itself has been changed by the call; poke a copy"),
+        (lambda *z: 0 * exact(*z), "nothing changed at all: is the row poked before the model is asked?"),
         (lambda *z: (change(*z).abs() > 1e-6).sum(), "these are numbers; count rows, each of them once"),
         (lambda *z: (change(*z).abs() > 1e-6).any(0).sum(), "these are columns; the other axis holds the rows"),
         (lambda *z: (change(*z) > 1e-6).any(1).sum(), "a number that fell has changed, too"),
+        (
+            lambda *z: (change(*z).abs() > 1e-6).all(1).sum(),
+            "one changed number in a row is enough; not all have to change",
+        ),
+        (
+            lambda *z: (change(*z).sum(1).abs() > 1e-6).sum(),
+            "in a sum, changes up and down cancel; look at each number",
+        ),
+        (replaced, "size is added to the row; it does not replace it"),
         (lambda *z: exact(*z) - 1, "the poked row counts as well, if its own answer changes"),
         (lambda *z: len(z[1]) - exact(*z), "these are the rows that stayed as they were"),
     ]
@@ -97,21 +117,39 @@ def touched_rows(answer: object) -> None:
         (lambda x: x - x.mean(0), random_tensor(6, 3, seed=1), 2, 0.5),
         (lambda x: x.cumsum(0), random_tensor(5, 2, seed=2), 3, 1.0),
         (lambda x: 3 * x, random_tensor(4, 2, seed=3), 0, -0.5),
+        (lambda x: torch.stack([x[:, 0], 0 * x[:, 0]], 1), random_tensor(5, 3, seed=4), 1, 0.5),
+        (lambda x: torch.cat([x, -x], 1), random_tensor(4, 2, seed=5), 3, 0.25),
+        (lambda x: x + x.flip(0), torch.full((5, 2), 0.5), 1, 0.5),
     ]
-    mark_function("touched_rows", answer, exact, inputs, mistakes)
+    mark_function("touched_rows", watched if callable(answer) else answer, exact, inputs, mistakes)
 
 
 def repeat_floor(answer: object) -> None:
     """Chapter 01: `repeat_floor(first [N, D], second [N, D])`, the best MSE, from two answers to each question."""
     mistakes = [
         (lambda a, b: (a - b).square().mean(), "a difference holds the noise of both answers; a floor that of one"),
-        (lambda a, b: ((a - b) / 2).square().mean(), "that halves the difference before the square, so it quarters"),
+        (
+            lambda a, b: ((a - b) / 2).square().mean(),
+            "too small: was the difference halved before the square, or a variance of two numbers divided by 2, not 1?",
+        ),
         (lambda a, b: (a - b).square().sum(1).mean() / 2, "MSE is the mean over the outputs as well; that sums them"),
         (lambda a, b: ((a - b).square().mean() / 2).sqrt(), "that is a standard deviation; MSE is a mean of squares"),
         (lambda a, b: (a - b).mean().square() / 2, "square first: averaged before, the differences cancel"),
         (
             lambda a, b: torch.cat([a, b]).var(0, correction=0).mean(),
             "that is the spread of all answers; a part of it comes from the questions, which the network sees",
+        ),
+        (
+            lambda a, b: (a - b).var() / 2,
+            "the mean of y - y' is known to be 0: subtract none, and divide by the number of entries",
+        ),
+        (
+            lambda a, b: (a - b).var(correction=0) / 2,
+            "the mean of y - y' is known to be 0: do not subtract the sample's",
+        ),
+        (
+            lambda a, b: (a - b).var(0).mean() / 2,
+            "the mean of y - y' is known to be 0 in every column: subtract none",
         ),
     ]
     inputs = []

@@ -13,7 +13,12 @@ def lost_root(answer: object) -> None:
     mistakes = [
         (1.0, "that holds with the square root of beta on the noise; what variance does this step add?"),
         (0.09, "that is what one step adds; the noise of earlier steps has not quite gone"),
-        (0.55, "that is a standard deviation; the variance is its square"),
+        (
+            0.55,
+            "check the roots: a factor multiplies a variance by its square, and a variance is asked for, "
+            "not a standard deviation",
+        ),
+        (0.18, "the factor on x is a root already; what is its square?"),
         (0.0, "the variance shrinks only until a step adds as much as it takes away"),
         (0.7, "that is the share a step keeps; ask for the variance at which keeping and adding balance"),
     ]
@@ -32,6 +37,11 @@ def betas_from(answer: object) -> None:
         (lambda a: (before(a) - a).clamp(max=0.999), "alpha_bar is a product: divide neighbours, do not subtract them"),
         (lambda a: (1 - (a / before(a)).sqrt()).clamp(max=0.999), "1 - beta is the ratio itself, without a root"),
         (lambda a: (1 - a).clamp(max=0.999), "that is the noise of all steps so far; beta is that of one step"),
+        (lambda a: 1 - a, "that is the noise of all steps so far; beta is that of one step"),
+        (
+            lambda a: (1 - a / torch.cat([a[:1], a[:-1]])).clamp(max=0.999),
+            "the first step loses something too: compare alpha_bar_1 with alpha_bar_0 = 1",
+        ),
         (lambda a: (a / before(a)).clamp(max=0.999), "that is what a step keeps; beta is what it adds"),
     ]
     inputs = [(torch.tensor([0.9, 0.6, 0.54, 0.2, 0.0]),), ((1 - torch.linspace(0.01, 0.4, 7)).cumprod(0),)]
@@ -41,18 +51,19 @@ def betas_from(answer: object) -> None:
 def cosine_log_snr(answer: object) -> None:
     """Chapter 02: `cosine_log_snr(t [B], s)` to `[B]`, the log of alpha_bar / (1 - alpha_bar), cosine schedule."""
 
-    def log_snr(t: Tensor, s: float, power: int = 2, start: bool = True) -> Tensor:
+    def log_snr(t: Tensor, s: float, power: int = 2, start: float = 1) -> Tensor:
         def f(t: Tensor) -> Tensor:
             return torch.cos(math.pi / 2 * (t + s) / (1 + s)) ** power
 
-        a = f(t) / f(torch.zeros(1)) if start else f(t)
+        a = f(t) / f(torch.zeros(1)) ** start
         return (a / (1 - a)).log()
 
     mistakes = [
         (lambda t, s: log_snr(t, s, power=1), "the formula of alpha_bar in the chapter has one thing more. Compare"),
         (lambda t, s: log_snr(t, s) / 2, "that is log(alpha / sigma); the ratio is of their squares"),
-        (lambda t, s: -log_snr(t, s), "that is noise over signal; it should fall as t grows"),
-        (lambda t, s: log_snr(t, s, start=False), "divide by f(0), or some signal is lost at t = 0 already"),
+        (lambda t, s: -log_snr(t, s), "that is the log of noise over signal; the log-SNR falls as t grows"),
+        (lambda t, s: log_snr(t, s, start=0), "divide by f(0), or some signal is lost at t = 0 already"),
+        (lambda t, s: log_snr(t, s, start=0.5), "f(0) is f at t = 0: change it in the same way as f(t)"),
         (lambda t, s: log_snr(t, 0 * s), "s is not used"),
         (lambda t, s: log_snr(t, s).exp(), "that is the ratio; its logarithm is asked for"),
     ]
@@ -84,6 +95,14 @@ def jump_on(answer: object) -> None:
         (
             lambda x, a_s, s_s, a_t, s_t, e: a_t / a_s * x + (s_t**2 - (a_t / a_s * s_s) ** 2) * e,
             "that is the variance of the new noise; eps is multiplied by its square root",
+        ),
+        (
+            lambda x, a_s, s_s, a_t, s_t, e: a_t / a_s * x + (1 - (a_t / a_s) ** 2) ** 0.5 * e,
+            "that holds only where alpha^2 + sigma^2 = 1; take sigma_s and sigma_t as they are given",
+        ),
+        (
+            lambda x, a_s, s_s, a_t, s_t, e: a_t / a_s * x + (s_t**2 - a_t / a_s * s_s**2) ** 0.5 * e,
+            "a factor multiplies a variance by its square",
         ),
     ]
     inputs = [

@@ -16,6 +16,7 @@ def guess_spread(answer: object) -> None:
         (0.36, "that is the variance of x0 around the guess; how far do the guesses themselves spread?"),
         (0.8, "that is the gain, or the standard deviation of the guesses; the variance is asked for"),
         (0.0, "0 is the mean of the guesses; each x_t has its own"),
+        (0.41, "that takes alpha^2 for the variance of x_t; x_t holds noise too"),
     ]
     mark_number("guess_spread", answer, 0.64, mistakes)
 
@@ -25,6 +26,10 @@ def tilted_guess(answer: object) -> None:
 
     def guess(x: Tensor, alpha: float, sigma: float, p: float, power: int = 2, tilt: float = 0.5) -> Tensor:
         return torch.tanh(alpha * x / sigma**power + tilt * math.log(p / (1 - p)))
+
+    def undivided(x: Tensor, alpha: float, sigma: float, p: float) -> Tensor:
+        plus, minus = (torch.exp(-((x - alpha * x0) ** 2) / (2 * sigma**2)) for x0 in (1, -1))
+        return p * plus - (1 - p) * minus
 
     mistakes = [
         (lambda *z: guess(*z, tilt=0.0), "p is not used: that is the guess for equal chances"),
@@ -42,6 +47,7 @@ def tilted_guess(answer: object) -> None:
             lambda *z: (guess(*z) + 1) / 2,
             "that is the chance of +1; the guess is the mean of -1 and +1 with the chances",
         ),
+        (undivided, "proportional is not equal: the two chances have to add up to 1"),
     ]
     x = random_tensor(7, seed=1)
     mark_function("tilted_guess", answer, guess, [(x, 0.8, 0.6, 0.8), (x[:4], 0.5, 0.9, 0.1)], mistakes)
@@ -100,6 +106,8 @@ def sample_error(answer: object) -> None:
         (0.6, "that is the standard deviation of one of the two around the guess"),
         (0.85, "that is the root of the mean squared distance; leave the square"),
         (1.0, "that is the variance of the data; x_t tells a part of it"),
+        (1.28, "0.64 is the variance of the guesses; what is left of x0 once x_t is known?"),
+        (1.2, "standard deviations do not add, and the square is asked for"),
     ]
     mark_number("sample_error", answer, 0.72, mistakes)
 
@@ -108,16 +116,23 @@ def ancestral_spread(answer: object) -> None:
     """Chapter 03: `ancestral_spread(c, alphas [K + 1], sigmas [K + 1])`, spread after K steps, data N(0, c^2)."""
 
     def variance(
-        c: float, alphas: Tensor, sigmas: Tensor, start: float | None = None, dice: str = "posterior", power: int = 2
+        c: float,
+        alphas: Tensor,
+        sigmas: Tensor,
+        start: float | None = None,
+        dice: str = "posterior",
+        power: int = 2,
+        squared: str = "sum",
     ) -> Tensor:
         v = alphas[0] ** 2 * c**2 + sigmas[0] ** 2 if start is None else torch.tensor(start)
         v = v ** (power / 2)
         for k in range(len(alphas) - 1):
             a, gain = alphas[k] / alphas[k + 1], alphas[k] * c**2 / (alphas[k] ** 2 * c**2 + sigmas[k] ** 2)
             extra = sigmas[k] ** 2 - a**2 * sigmas[k + 1] ** 2
-            factor = (a * sigmas[k + 1] ** 2 + alphas[k + 1] * extra * gain) / sigmas[k] ** 2
+            old, new = a * sigmas[k + 1] ** 2 / sigmas[k] ** 2, alphas[k + 1] * extra * gain / sigmas[k] ** 2
+            by = {"sum": (old + new) ** power, "nothing": old + new, "terms": old**2 + new**2}[squared]
             fresh = {"posterior": sigmas[k + 1] ** 2 * extra / sigmas[k] ** 2, "v": extra, "none": 0 * extra}[dice]
-            v = factor**power * v + fresh ** (power / 2)
+            v = by * v + fresh ** (power / 2)
         return v
 
     mistakes = [
@@ -125,6 +140,11 @@ def ancestral_spread(answer: object) -> None:
         (lambda *z: variance(*z, dice="none").sqrt(), "the fresh noise of the steps is missing"),
         (lambda *z: variance(*z, dice="v").sqrt(), "V is too much fresh noise; the posterior's variance is smaller"),
         (lambda *z: variance(*z, power=1), "variances add, and standard deviations do not"),
+        (lambda *z: variance(*z, squared="nothing").sqrt(), "a factor multiplies a variance by its square"),
+        (
+            lambda *z: variance(*z, squared="terms").sqrt(),
+            "x0_hat is a multiple of the same x_t: add the two factors before you square",
+        ),
         (lambda *z: variance(*z, start=1.0).sqrt(), "at the first time x has the variance of x_t, which is not 1 here"),
         (
             lambda c, alphas, sigmas: torch.tensor(c),
@@ -150,6 +170,10 @@ def effective_number(answer: object) -> None:
     mistakes = [
         (lambda x, d, a, s: 1 / shares(x, d, a, s**2).square().sum(1), "a Gaussian has 2 sigma^2 in its exponent"),
         (lambda x, d, a, s: 1 / shares(x, d, a, 2 * s).square().sum(1), "sigma must be squared in the exponent"),
+        (
+            lambda x, d, a, s: 1 / torch.softmax(-torch.cdist(x, a * d) / (2 * s**2), 1).square().sum(1),
+            "the exponent holds the squared distance",
+        ),
         (lambda x, d, a, s: exact(x, d, 1.0, s), "x_t has shrunk by alpha: shrink the data points before comparing"),
         (lambda x, d, a, s: 1 / shares(x, d, a, 2 * s**2, 0).square().sum(1), "for each x_t the shares must sum to 1"),
         (lambda x, d, a, s: shares(x, d, a, 2 * s**2).square().sum(1), "that lies between 1 / N and 1; turn it over"),

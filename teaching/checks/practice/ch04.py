@@ -21,15 +21,16 @@ def answer_without_time(answer: object) -> None:
 
 
 def one_output_loss(answer: object) -> None:
-    """Chapter 04: the excess of the best single number where v* is (3, -1), a mean over the two coordinates."""
+    """Chapter 04: the excess of the best single number where v* is (5, -1), a mean over the two coordinates."""
     mistakes = [
-        (8.0, "that is the sum over the two coordinates; the excess is their mean"),
-        (1.0, "that is the best single number itself; how far is it from each coordinate?"),
-        (2.0, "that is the distance from each coordinate; the excess takes its square"),
-        (5.0, "that is what the answer 0 costs; another single number does better"),
+        (18.0, "that is the sum over the two coordinates; the excess is their mean"),
+        (2.0, "that is the best single number itself; how far is it from each coordinate?"),
+        (3.0, "that is the distance from each coordinate; the excess takes its square"),
+        (13.0, "that is what the answer 0 costs; another single number does better"),
         (0.0, "one number cannot be right in both coordinates"),
+        (6.0, "that is how far the two coordinates are apart; how far is the best number from each?"),
     ]
-    mark_number("one_output_loss", answer, 4.0, mistakes)
+    mark_number("one_output_loss", answer, 9.0, mistakes)
 
 
 def hears_time(answer: object) -> None:
@@ -41,6 +42,10 @@ def hears_time(answer: object) -> None:
     def pairs(model: Callable, x: Tensor, t: Tensor) -> Tensor:
         given = model(x.repeat(len(t), 1), t.repeat(len(x))).reshape(len(t), *x.shape)
         return given.var(0, correction=0).mean(1)
+
+    def mixed(model: Callable, x: Tensor, t: Tensor) -> Tensor:
+        given = model(x.repeat(len(t), 1), t.repeat_interleave(len(x))).reshape(len(x), len(t), -1)
+        return given.var(1, correction=0).mean(1)
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         return (x + 3 * t[:, None]).sin() + x * t[:, None].square()
@@ -64,6 +69,7 @@ def hears_time(answer: object) -> None:
             "each coordinate has its own mean over the times; you took one for all coordinates",
         ),
         (pairs, "points and times are both repeated in the same rhythm, so some pairs never meet"),
+        (mixed, "the answers come time by time; the reshape mixes points"),
     ]
     inputs = [
         (model, random_tensor(4, 3, seed=1), torch.tensor([0.1, 0.2, 0.4, 0.5, 0.7, 1.0])),
@@ -75,8 +81,8 @@ def hears_time(answer: object) -> None:
 def row_norm(answer: object) -> None:
     """Chapter 04: `row_norm(h [B, W])` to `[B, W]`: each row minus its mean, over sqrt(its variance + 1e-5)."""
 
-    def norm(h: Tensor, axis: int | tuple = 1, power: float = 0.5, correction: int = 0) -> Tensor:
-        spread = h.var(axis, correction=correction, keepdim=True) + 1e-5
+    def norm(h: Tensor, axis: int | tuple = 1, power: float = 0.5, correction: int = 0, small: float = 1e-5) -> Tensor:
+        spread = h.var(axis, correction=correction, keepdim=True) + small
         return (h - h.mean(axis, keepdim=True)) / spread**power
 
     mistakes = [
@@ -90,6 +96,7 @@ def row_norm(answer: object) -> None:
             lambda h: (h - h.mean(1, keepdim=True)) / (h.std(1, correction=0, keepdim=True) + 1e-5),
             "the small number belongs under the root, beside the variance",
         ),
+        (lambda h: norm(h, small=0.0), "the small number under the root is missing"),
     ]
     inputs = [(2 * random_tensor(5, 3, seed=1) + 1,), (0.01 * random_tensor(3, 6, seed=2) - 0.02,)]
     mark_function("row_norm", answer, norm, inputs, mistakes)
@@ -113,6 +120,7 @@ def loss_in_x0(answer: object) -> None:
             lambda u, v, t: ((u - v) / t[:, None]).square().mean(),
             "that turns an error in x0 into one in v; here it goes the other way",
         ),
+        (lambda u, v, t: (t[:, None] * (u - v)).square().mean().sqrt(), "that is a root mean square"),
     ]
     inputs = [
         (random_tensor(4, 3, seed=1), random_tensor(4, 3, seed=2), torch.tensor([0.1, 0.3, 0.6, 0.95])),
@@ -145,6 +153,7 @@ def time_layers(answer: object) -> None:
             lambda f, w1, b1, w2, b2: silu(f @ w1.T) @ w2.T + b2,
             "the first layer has lost its bias",
         ),
+        (lambda f, w1, b1, w2, b2: (silu(f @ w1.T) + b1) @ w2.T + b2, "the bias belongs inside the activation"),
     ]
     sizes = [(4, 6, 5, 3), (3, 2, 7, 4)]  # B, F, H, W
     inputs = [

@@ -23,14 +23,18 @@ def flow_end(answer: object) -> None:
 
 
 def two_step_spread(answer: object) -> None:
-    """Chapter 06: the standard deviation after Euler steps 1 to 0.5 to 0, where data and noise have 1."""
+    """Chapter 06: the standard deviation after Euler steps 1 to 0.6 to 0, where data and noise have 1."""
     mistakes = [
         (1.0, "that is the data's, which the exact flow reaches; two steps make errors"),
         (0.0, "that is after one step from 1 to 0; after the first of two, x0_hat is no longer the mean"),
-        (0.71, "that is the exact crowd's at t = 0.5; how large is Euler's after its first step?"),
-        (0.25, "that is a variance; the standard deviation is its root"),
+        (0.6, "that is after the first step only"),
+        (0.55, "the last step is right, but it starts from Euler's points, not from the exact crowd"),
+        (0.36, "the second step is not like the first: it ends on x0_hat"),
+        (0.77, "that is the factor of the second step alone"),
+        (0.72, "that is the exact crowd's at t = 0.6; how large is Euler's after its first step?"),
+        (0.21, "that is a variance; the standard deviation is its root"),
     ]
-    mark_number("two_step_spread", answer, 0.5, mistakes)
+    mark_number("two_step_spread", answer, 0.4 / 0.52 * 0.6, mistakes)
 
 
 def steps_to_visit(answer: object) -> None:
@@ -59,6 +63,11 @@ def steps_to_visit(answer: object) -> None:
             lambda total, n: torch.tensor([total * (n - i) // n for i in range(n)]),
             "rounded down; round to the nearest whole number",
         ),
+        (
+            lambda total, n: total // n * torch.arange(n, 0, -1),
+            "the stride is rounded down, so the first call may miss total; round the steps, not the stride",
+        ),
+        (lambda total, n: total - total / n * torch.arange(n), "each step is to be rounded"),
     ]
     mark_function("steps_to_visit", answer, exact, [(1000, 10), (1000, 3), (50, 7)], mistakes)
 
@@ -121,6 +130,10 @@ def measured_order(answer: object) -> None:
             lambda n, e: -(n.log() * e.log()).sum() / n.log().square().sum(),
             "that line is forced through the origin; subtract both means first",
         ),
+        (
+            lambda n, e: -(e.log().diff() / n.log().diff()).mean(),
+            "not every pair counts alike in least squares",
+        ),
     ]
     steps = torch.tensor([10.0, 25.0, 40.0, 160.0])
     inputs = [
@@ -143,6 +156,11 @@ def encode(answer: object) -> None:
             x = x + sign * (s - t) * (x - at(denoise, x, s if late else t)) / (s if late or wrong else t)
         return x
 
+    def without(denoise: Callable, x: Tensor, times: Tensor, step: bool = True, time: bool = True) -> Tensor:
+        for t, s in pairwise(times):
+            x = x + (s - t if step else 1) * (x - at(denoise, x, t)) / (t if time else 1)
+        return x
+
     def one_velocity(denoise: Callable, x: Tensor, times: Tensor) -> Tensor:
         return x + (times[-1] - times[0]) * (x - at(denoise, x, times[0])) / times[0]
 
@@ -156,6 +174,8 @@ def encode(answer: object) -> None:
         (lambda *z: walk(*z, sign=-1), "the clock runs upwards now, so s - t is positive"),
         (lambda *z: walk(*z, late=True), "the velocity belongs to the time where the step begins, t, not s"),
         (lambda *z: walk(*z, wrong=True), "the guess is made at t, but you divide by s"),
+        (lambda *z: without(*z, step=False), "the velocity is not yet multiplied by the step"),
+        (lambda *z: without(*z, time=False), "x - x0_hat is a way, not yet a velocity: over what time is it gone?"),
         (one_velocity, "the velocity must be looked up again at each step"),
         (lambda d, x, times: walk(d, x, times[:-1]), "the last step is missing: the walk ends at the last time"),
         (with_guess, "returning x0_hat belongs to the step that ends at t = 0; upwards all steps are alike"),

@@ -49,32 +49,31 @@ def cosine_time(answer: object) -> None:
     mark_function("cosine_time", answer, lambda t: turn * (t / (1 - t)).atan(), inputs, mistakes)
 
 
-def mended_flow_loss(answer: object) -> None:
-    """Chapter 07: `mended_flow_loss(model, x0 [B, D], t [B], eps [B, D])`, a number; model(x_t [B, D], t [B])."""
+def rescued_velocity(answer: object) -> None:
+    """Chapter 07: `rescued_velocity(model, x [B, D], t [B])`, this course's velocity `[B, D]`, from a network of the
+    buggy loss, with x_t = t x0 + (1 - t) eps and the target eps - x0."""
 
-    def loss(model: Callable, x0: Tensor, t: Tensor, eps: Tensor, sign: int = 1, swap: bool = False) -> Tensor:
-        data, noise = (eps, x0) if swap else (x0, eps)
-        x_t = (1 - t[:, None]) * data + t[:, None] * noise
-        return (model(x_t, t) - sign * (eps - x0)).square().mean()
-
-    def turned_twice(model: Callable, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        return loss(lambda x, s: model(x, 1 - s), x0, t, eps, swap=True)
+    def exact(model: Callable, x: Tensor, t: Tensor) -> Tensor:
+        return model(x, 1 - t)
 
     mistakes = [
-        (lambda *z: loss(*z, swap=True), "that is still the buggy one: where is x_t at t = 0?"),
+        (lambda m, x, t: m(x, t), "that is what the sampler does now: at t = 1 the network takes its input for data"),
+        (lambda *z: -exact(*z), "the place and time are right; which way did the target in the buggy loss point?"),
+        (lambda m, x, t: -m(x, t), "turned round, the answer is still one for another noise level; see what x_t holds"),
+        (lambda m, x, t: m(x, -t), "the network never saw a negative time; its clock, too, runs between 0 and 1"),
+        (lambda m, x, t: exact(m, -x, t), "x lies where it should: the buggy path mixes the same x0 and eps, unturned"),
+        (lambda m, x, t: m((1 - t)[:, None] * x, 1 - t), "the place needs no factor: both paths are the same line"),
+        (lambda m, x, t: x - t[:, None] * exact(m, x, t), "that is a guess of x0; the velocity is asked for"),
         (
-            lambda *z: loss(*z, sign=-1, swap=True),
-            "path and target agree now, but both with time running from noise to data; samplers here start at t = 1",
+            lambda m, x, t: (x - exact(m, x, t)) / t[:, None],
+            "that takes the answer for a guess of x0; what was the network's target?",
         ),
-        (lambda *z: loss(*z, sign=-1), "the path is right now; the target was right before"),
-        (turned_twice, "the model is asked about 1 - t now; leave its time alone, and look at the path"),
-        (lambda m, x0, t, e: loss(m, x0, t, e) * x0.shape[1], "average over the coordinates as well; that sums them"),
     ]
     inputs = [
-        (lambda x, t: (1 + t[:, None]) * x.sin(), random_tensor(n, d, seed=s), t, random_tensor(n, d, seed=s + 5))
+        (lambda x, t: (1 + t[:, None]) * (x + 1).sin(), random_tensor(n, d, seed=s), t)
         for n, d, s, t in ((4, 2, 1, torch.tensor([0.1, 0.4, 0.7, 0.9])), (3, 5, 2, torch.tensor([0.2, 0.3, 0.95])))
     ]
-    mark_function("mended_flow_loss", answer, loss, inputs, mistakes)
+    mark_function("rescued_velocity", answer, exact, inputs, mistakes)
 
 
 def path_with_floor(answer: object) -> None:
@@ -88,12 +87,23 @@ def path_with_floor(answer: object) -> None:
     def sign(*z: object) -> Tensor:
         return path(*z) * torch.tensor([1.0, -1.0])[:, None, None]
 
+    def place_late(*z: object) -> Tensor:
+        return torch.stack([path(*z, back=0)[0], path(*z)[1]])
+
+    def floor_under_noise(x0: Tensor, e: Tensor, t: Tensor, m: float) -> Tensor:
+        return torch.stack([(1 - (1 - m) * t[:, None]) * x0 + t[:, None] * e, e - (1 - m) * x0])
+
     mistakes = [
         (lambda *z: path(*z, back=0), "that is right on the paper's clock; here t = 0 is data"),
         (sign, "the place is right; the velocity is its derivative by OUR time"),
         (lambda *z: path(*z, speed=0), "the place is right; the velocity too feels sigma_min"),
         (lambda *z: path(*z, place=0), "the velocity is right; at t = 0 a little noise must be left"),
         (lambda *z: path(*z, place=0, speed=0), "that is the path with sigma_min = 0"),
+        (place_late, "the velocity is right; the place still runs on the paper's clock"),
+        (
+            floor_under_noise,
+            "that leaves a little data at the noise end; a little noise has to be left at the data end",
+        ),
         (lambda x0, e, t, m: path(e, x0, t, m), "data and noise are exchanged: the paper's x0 is our eps"),
     ]
     inputs = [

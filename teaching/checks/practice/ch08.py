@@ -34,34 +34,41 @@ def first_to_learn(answer: object) -> None:
 
 
 def linear_baseline(answer: object) -> None:
-    """Chapter 08: `linear_baseline(images [N, D], t)`, the best linear answer's loss on v at the time t, a number."""
+    """Chapter 08: `linear_baseline(images [N, D], t)`, the best linear answer's error of x0 at the time t, a number."""
 
-    def loss(x: Tensor, t: float, centre: int = 1, power: float = 1, top: float = 1, n: int = 0) -> Tensor:
+    def error(x: Tensor, t: float, centre: int = 1, power: float = 1, top: float | None = None, n: int = 0) -> Tensor:
         x = (x - centre * x.mean(0)).double()
         lam = torch.linalg.eigvalsh(x.T @ x / (len(x) - n)).clamp(min=0) ** power
-        return (top * lam / ((1 - t) ** 2 * lam + t**2)).mean()
+        return ((t**2 if top is None else top) * lam / ((1 - t) ** 2 * lam + t**2)).mean()
 
     def by_pixels(x: Tensor, t: float) -> Tensor:
         lam = x.var(0, correction=0)
-        return (lam / ((1 - t) ** 2 * lam + t**2)).mean()
+        return (t**2 * lam / ((1 - t) ** 2 * lam + t**2)).mean()
 
     def unsquared(x: Tensor, t: float) -> Tensor:
         lam = torch.linalg.eigvalsh(torch.cov(x.T, correction=0)).clamp(min=0)
-        return (lam / ((1 - t) * lam + t)).mean()
+        return (t**2 * lam / ((1 - t) * lam + t)).mean()
+
+    def of_columns(x: Tensor, t: float) -> Tensor:
+        lam = torch.linalg.eigvalsh(torch.cov(x.double(), correction=0)).clamp(min=0)
+        return (t**2 * lam / ((1 - t) ** 2 * lam + t**2)).mean()
 
     mistakes = [
         (by_pixels, "those are the pixels' own variances; first turn the axes so that nothing is correlated"),
-        (lambda x, t: loss(x, t, centre=0), "subtract the mean image: a linear answer may hold a constant"),
-        (lambda x, t: loss(x, t, power=0.5), "lambda is a variance, not a standard deviation"),
+        (lambda x, t: error(x, t, centre=0), "subtract the mean image: a linear answer may hold a constant"),
+        (lambda x, t: error(x, t, power=0.5), "lambda is a variance, not a standard deviation"),
         (unsquared, "both factors are squared: variances add"),
-        (lambda x, t: loss(x, t) * x.shape[1], "the loss is a mean over the directions; that sums them"),
-        (lambda x, t: loss(x, t, top=t**2), "that is the error of x0; an error of x0 counts 1 / t^2 times in v"),
-        (lambda x, t: loss(x, t, top=(1 - t) ** 2), "that is the loss on eps; asked is the loss on v"),
-        (lambda x, t: loss(x, t, n=1), "cov divides by N - 1 unless told otherwise; here divide by N (correction=0)"),
+        (lambda x, t: error(x, t) * x.shape[1], "the error is a mean over the directions; that sums them"),
+        (lambda x, t: error(x, t, top=1), "that is the loss on v; asked is the error of x0"),
+        (lambda x, t: error(x, t, top=t), "the errors are squared, so the factor is squared as well"),
+        (lambda x, t: error(x, t, top=1 / t**2), "the factor goes the other way: the loss on v is the larger one"),
+        (lambda x, t: error(x, t, top=(1 - t) ** 2), "that is the loss on eps; asked is the error of x0"),
+        (of_columns, "cov takes variables in rows; here the images are the rows"),
+        (lambda x, t: error(x, t, n=1), "cov divides by N - 1 unless told otherwise; here divide by N (correction=0)"),
     ]
     mix = torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.3, 0.2], [0.0, 0.0, 0.0, 0.1]])
     inputs = [(random_tensor(12, 4, seed=1) @ mix + 1, 0.3), (random_tensor(9, 4, seed=2) @ mix - 0.5, 0.8)]
-    mark_function("linear_baseline", answer, loss, inputs, mistakes)
+    mark_function("linear_baseline", answer, error, inputs, mistakes)
 
 
 def coloured_patches(answer: object) -> None:
@@ -101,12 +108,17 @@ def attention_with_padding(answer: object) -> None:
         (afterwards, "the weights no longer sum to 1: the padding took its share before it was removed"),
         (lambda q, k, v, real: attend(q, k, v, real | True), "the mask is not used"),
         (lambda *z: attend(*z, fill=-1.0), "-1 is an ordinary score; what may not be seen needs minus infinity"),
+        (
+            lambda *z: attend(*z, fill=-10.0),
+            "-10 is small, but not 'never': a little of the padding leaks through; it needs minus infinity",
+        ),
     ]
     masks = torch.tensor([True, True, False, True, False]), torch.tensor([False, True, True, True])
-    inputs = [
-        (random_tensor(3, 6, seed=1), random_tensor(len(m), 6, seed=2), random_tensor(len(m), 6, seed=3), m)
-        for m in masks
-    ]
+    inputs = []
+    for m in masks:
+        q, k, v = random_tensor(3, 6, seed=1), random_tensor(len(m), 6, seed=2), random_tensor(len(m), 6, seed=3)
+        v[~m] = 1e4  # loud, so that the smallest leak is heard
+        inputs.append((q, k, v, m))
     mark_function("attention_with_padding", answer, attend, inputs, mistakes)
 
 
@@ -123,6 +135,12 @@ def rotate_neighbours(answer: object) -> None:
         a, b, cos, sin = x[:, 0::2], x[:, 1::2], angles.cos(), angles.sin()
         return torch.stack([a * cos + b * sin, a * sin + b * cos], dim=2).flatten(1)
 
+    def overwritten(x: Tensor, angles: Tensor) -> Tensor:
+        x, cos, sin = x.clone(), angles.cos(), angles.sin()
+        x[:, 0::2] = x[:, 0::2] * cos - x[:, 1::2] * sin
+        x[:, 1::2] = x[:, 0::2] * sin + x[:, 1::2] * cos
+        return x
+
     mistakes = [
         (
             lambda *z: turn(*z, halves=True),
@@ -131,6 +149,10 @@ def rotate_neighbours(answer: object) -> None:
         (lambda *z: turn(*z, joined=True), "the pairs are turned, but not put back into their own places"),
         (lambda *z: turn(*z, back=-1), "that turns the other way: the minus belongs to the first number of a pair"),
         (one_sign, "a turn keeps lengths; one of the two sines needs a minus"),
+        (
+            overwritten,
+            "the second number of a pair was computed from the first one already turned; keep the old values",
+        ),
         (lambda x, a: turn(x, a % 1), "the angles are in radians, not in turns"),
     ]
     inputs = [(random_tensor(n, d, seed=n), 3 * random_tensor(n, d // 2, seed=n + 5)) for n, d in ((3, 6), (5, 8))]

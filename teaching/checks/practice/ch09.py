@@ -49,6 +49,10 @@ def guide_noise_channels(answer: object) -> None:
 
     mistakes = [
         (lambda *z: guide(*z, until=3), "still the buggy one: 3 is not the number of noise channels"),
+        (
+            lambda *z: guide(*z, until=4),
+            "4 is right for this model only; let the input say how many channels it has",
+        ),
         (lambda c, u, s: guide(c, u, s, until=c.shape[1]), "the variance channels are guided too; only the noise is"),
         (lambda *z: guide(*z, rest="uncond"), "the noise is right; the variance is that of the answer with the label"),
         (lambda *z: guide(*z, less=-1), "off by one: scale 1 is the plain conditional answer"),
@@ -122,11 +126,20 @@ def several_wishes(answer: object) -> None:
     def exact(c: Tensor, u: Tensor, s: Tensor) -> Tensor:
         return u + (s[:, None, None] * (c - u)).sum(0)
 
+    def one_after_another(c: Tensor, u: Tensor, s: Tensor) -> Tensor:
+        for wish, strength in zip(c, s, strict=True):
+            u = u + strength * (wish - u)
+        return u
+
     mistakes = [
         (lambda c, u, s: exact(c, u, s) + (len(c) - 1) * u, "that adds uncond once for each label; start from it once"),
         (lambda c, u, s: exact(c, u, s / len(c)), "that averages; the arrows of the labels add up"),
         (lambda c, u, s: exact(c, u, s) - u, "those are the arrows alone; where do they start?"),
         (lambda c, u, s: (s[:, None, None] * c).sum(0), "an arrow is cond - uncond: uncond has to be subtracted"),
+        (lambda c, u, s: u + (s[:, None, None] * c).sum(0), "an arrow is cond - uncond: uncond has to be subtracted"),
+        (one_after_another, "each arrow starts from uncond, not from the result so far"),
+        (lambda c, u, s: exact(c, u, s.abs()), "a negative scale turns its arrow round"),
+        (lambda c, u, s: exact(c, u, s.clamp(min=0)), "a negative scale turns its arrow round"),
         (lambda c, u, s: exact(c, u, s + 1), "off by one: these are scales, counted from uncond"),
         (lambda c, u, s: exact(c[:1], u, s[:1]), "only the first label is used"),
     ]

@@ -32,6 +32,9 @@ def granted_noise(answer: object) -> None:
         (0.045**0.5, "an image has 8 times as many pixels as latent numbers, and the loss takes means of both"),
         (0.72**0.5, "there is a factor 2 in front of the variance"),
         (0.075, "K and M are exchanged"),
+        (0.09, "that is the weight itself; how does it follow from tau, K and M?"),
+        (0.72, "there is a factor 2 in front of the variance, and the root is missing"),
+        (0.045, "K and M are missing, and so is the root"),
         (0.3, "weight and variance are equal only where K is half of M, as in the chapter"),
     ]
     mark_number("granted_noise", answer, 0.6, mistakes)
@@ -79,6 +82,10 @@ def negative_elbo(answer: object) -> None:
         (lambda *z: right(*z[:-1], z[-1] ** 0.5), "tau is a standard deviation, the formula asks for the variance"),
         (lambda *z: right(*z[:-1], z[-1] / 2**0.5), "a Gaussian has a factor 1/2 in its exponent"),
         (minus, "the sign of the KL: it is a penalty, so it makes the loss larger"),
+        (
+            lambda *z: right(*z) * 2 * z[-1] ** 2 / z[0][0].numel(),
+            "that is the chapter's loss, for a pixel; by which factor does it differ from minus the ELBO of an image?",
+        ),
         (constant, "the constant was to be left out"),
     ]
     inputs = []
@@ -111,6 +118,10 @@ def noisy_error(answer: object) -> None:
         (lambda x, m, v, w: right(x, m, v / 2, w), "exp(log_var / 2) is a standard deviation; its square enters here"),
         (lambda x, m, v, w: right(x, m, -v, w), "the sign of log_var: a large log variance is a wide cloud"),
         (lambda x, m, v, w: right(x, m, 2 * v, w), "exp(log_var) is the variance already; it needs no further square"),
+        (
+            lambda x, m, v, w: (miss(x, m, w) + v @ w.square().sum(0)) / w.shape[0],
+            "log_var is a logarithm: its exponential is the variance",
+        ),
         (norms, "the length of a column of the matrix enters squared"),
         (together, "the draws of the K numbers are independent: their squares add, not they themselves"),
         (plain, "that is the variance of the latents; the decoder stretches each of them before it reaches a pixel"),

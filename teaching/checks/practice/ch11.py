@@ -15,7 +15,7 @@ def seeming_speed(answer: object) -> None:
         (1.5, "that is from showing frames faster; those that are left are also further apart"),
         (4 / 3, "both changes make it faster: neither takes back the other"),
         (0.75, "both changes make it faster"),
-        (36.0, "that is its speed in pixels a second; how many times that of before is it?"),
+        (1 / 3, "that is how long it takes, compared with the world; the speed is the inverse"),
         (1.0, "the array knows no seconds, but whoever looks at it does"),
     ]
     mark_number("seeming_speed", answer, 3.0, mistakes)
@@ -25,8 +25,16 @@ def frames_for_circle(answer: object) -> None:
     """Chapter 11: the least number of latent frames whose offsets turn a pair of 0.5623 radians a frame all round."""
     mistakes = [
         (6.0, "that is the offset that is needed; between the first and the last of F frames it is F - 1"),
-        (13.0, "offsets have both signs, so half a turn each way is the whole circle"),
-        (12.0, "offsets have both signs, so half a turn each way is the whole circle"),
+        (
+            13.0,
+            "half a turn each way is enough, and no single query has to see both: the first looks ahead, the last back",
+        ),
+        (
+            12.0,
+            "half a turn each way is enough, and no single query has to see both: the first looks ahead, the last back",
+        ),
+        (5.587, "that is the offset, not yet a whole number, and not yet frames"),
+        (6.587, "frames are whole"),
         (5.0, "with 5 frames the largest offset is 4, and 4 times 0.5623 is less than half a turn"),
         (11.0, "the offsets -5 to 5 are 11, but 5 times 0.5623 is less than half a turn; and frames are asked for"),
     ]
@@ -79,6 +87,10 @@ def velocity_at(answer: object) -> None:
 
     mistakes = [
         (lambda a, u, r, i: turned(torch.fmod(a + u * i, 2 * r) > r, u), "fmod leaves negative numbers negative"),
+        (
+            lambda a, u, r, i: turned(((a + u * i) / r).int() % 2 != 0, u),
+            "int() rounds towards 0: left of the first wall it must round down, as floor does",
+        ),
         (once, "behind the mirrored world lies ours again: after two bounces it flies as at first"),
         (lambda a, u, r, i: place(a, u, r, i + 1) - place(a, u, r, i), "a step in which it bounces is too short"),
         (lambda a, u, r, i: place(a, u, r, i) - place(a, u, r, i - 1), "a step in which it bounces is too short"),
@@ -119,6 +131,12 @@ def timed_angles(answer: object) -> None:
         f, h, w = grid
         return angles(grid, *z).unflatten(0, (f, h, w)).transpose(1, 2).reshape(f * h * w, -1)
 
+    def whole(grid: tuple, fps: float, rates: Tensor, space: Tensor) -> Tensor:
+        f, h, w = grid
+        right = angles(grid, fps, rates, space)
+        rounded = (8 * torch.arange(f) // fps).repeat_interleave(h * w)
+        return torch.cat([rounded[:, None] * rates, right[:, len(rates) :]], dim=1)
+
     def seconds(grid: tuple, fps: float, *z: object) -> Tensor:
         return angles(grid, 8 * fps, *z)
 
@@ -134,6 +152,7 @@ def timed_angles(answer: object) -> None:
         (lambda *z: angles(*z, order="fwh"), "after the frame comes the row, then the column"),
         (lambda *z: angles(*z, order="hwf"), "the pairs of the frame come first"),
         (columns_first, "tokens come row by row: the column changes fastest"),
+        (whole, "the frame need not be whole: no rounding"),
         (seconds, "those are seconds; the rates are per frame at 8 frames a second"),
     ]
     inputs = [
@@ -169,6 +188,12 @@ def past_mask(answer: object) -> None:
         (
             lambda g: compare(counted(g) // g[0], counted(g) // g[0]),
             "a frame has h w tokens; f is the number of frames",
+        ),
+        (
+            lambda g: torch.zeros(len(frame(g)), len(frame(g))).masked_fill(
+                compare(frame(g), frame(g)) == 0, -torch.inf
+            ),
+            "that is what is added to the scores; 1 and 0 are asked for",
         ),
         (lambda g: torch.kron(torch.ones(g[0], g[0]), torch.eye(g[1] * g[2])), "that is the same place at all times"),
     ]

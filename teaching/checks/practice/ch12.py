@@ -157,6 +157,10 @@ def conv_piece(answer: object) -> None:
 
     mistakes = [
         (forgetful, "every piece starts from zeros: the film flickers where pieces meet"),
+        (
+            lambda p, x, w: right(0 * p, x, w),
+            "the past is not used: every piece starts from zeros, and the film flickers where pieces meet",
+        ),
         (kept_results, "what must be kept is what goes into the convolution, not what comes out"),
         (short, "a piece of fewer than k - 1 frames does not fill the new past by itself"),
         (filled, "the piece is too short, and zeros stand where older frames should be"),
@@ -189,6 +193,14 @@ def pooled_spread(answer: object) -> None:
         mean, std = pool(*z)
         return torch.stack([mean, std**2])
 
+    def root_mean_square(*z: object) -> Tensor:
+        mean, std = pool(*z)
+        return torch.stack([mean, (mean**2 + std**2).sqrt()])
+
+    def less_one(ma: Tensor, sa: Tensor, na: int, mb: Tensor, sb: Tensor, nb: int) -> Tensor:
+        mean, std = pool(ma, sa, na, mb, sb, nb)
+        return torch.stack([mean, std * ((na + nb) / (na + nb - 1)) ** 0.5])
+
     def whole(ma: Tensor, sa: Tensor, na: int, mb: Tensor, sb: Tensor, nb: int) -> Tensor:
         return torch.stack([pool(ma, sa, na, mb, sb, nb)[0], ((na * sa**2 + nb * sb**2) / (na + nb)).sqrt()])
 
@@ -204,6 +216,8 @@ def pooled_spread(answer: object) -> None:
         ),
         (lambda a, s, n, b, t, m: pool(a, s, m, b, t, n), "the weights are exchanged: the larger set counts more"),
         (independent, "that is the spread of a sum of two numbers; here each number comes from one of the sets"),
+        (root_mean_square, "that is the root of the mean square; take the square of the mean off first"),
+        (less_one, "divide by the count, not by the count less 1"),
         (variance, "the second row is a variance; take the root"),
         (lambda *z: pool(*z).flip(0), "the mean comes first, then the standard deviation"),
         (lambda *z: pool(*z, between=2.0), "the spread of the means is counted twice"),

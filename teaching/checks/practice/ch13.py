@@ -32,6 +32,7 @@ def read_words(answer: object) -> None:
     def right(s: Tensor, v: Tensor, k: Tensor) -> Tensor:
         return s.masked_fill(~seen(k), -torch.inf).softmax(2) @ v
 
+    rows = "that keeps padding from looking; it must not be looked AT. Which axis of the scores is that?"
     mistakes = [
         (
             lambda s, v, k: (s * seen(k, first=False)).softmax(2) @ v,
@@ -49,11 +50,18 @@ def read_words(answer: object) -> None:
         ),
         (
             lambda s, v, k: s.masked_fill(~seen(k).mT, -1e9).softmax(2) @ v,
-            "that keeps padding from looking; it must not be looked AT. Which axis of the scores is that?",
+            rows,
         ),
+        (lambda s, v, k: s.masked_fill(~seen(k).mT, -torch.inf).softmax(2) @ v, rows),
+        (lambda s, v, k: s.masked_fill(~seen(k, first=False).mT, -1e9).softmax(2) @ v, rows),
+        (lambda s, v, k: s.masked_fill(~seen(k, first=False).mT, -torch.inf).softmax(2) @ v, rows),
         (
             lambda s, v, k: s.masked_fill(~seen(k, first=False), -1e9).softmax(2) @ v,
             "right where there are words; a caption without any should see its first place alone",
+        ),
+        (
+            lambda s, v, k: s.masked_fill(~seen(k, first=False), -torch.inf).softmax(2) @ v,
+            "right where there are words; a caption without any gives 0/0, not a number: what should it see?",
         ),
     ]
     tokens = torch.tensor([[3, 1, 2, 0, 0], [4, 9, 0, 0, 0], [0, 0, 0, 0, 0]])
@@ -84,6 +92,20 @@ def muon_direction(answer: object) -> None:
             x = 3.4445 * x - 4.775 * x**3 + 2.0315 * x**5
         return x
 
+    def fixed(x: Tensor, rounds: int) -> Tensor:
+        x = x / x.norm()
+        square = x @ x.T
+        for _ in range(rounds):
+            x = 3.4445 * x - 4.775 * square @ x + 2.0315 * square @ square @ x
+        return x
+
+    def squared_entries(x: Tensor, rounds: int) -> Tensor:
+        x = x / x.norm()
+        for _ in range(rounds):
+            square = x @ x.T
+            x = 3.4445 * x - 4.775 * square @ x + 2.0315 * square**2 @ x
+        return x
+
     def cubic(x: Tensor, rounds: int) -> Tensor:
         x = x / x.norm()
         for _ in range(rounds):
@@ -97,6 +119,8 @@ def muon_direction(answer: object) -> None:
             lambda m, k: repeat(m / torch.linalg.matrix_norm(m, 2), k),
             "that divides by the largest singular value, which costs an SVD; asked for is the Frobenius norm",
         ),
+        (fixed, "X changes in each round, and X X^T with it"),
+        (squared_entries, "that squares the entries; (X X^T)^2 is a product of matrices"),
         (by_entry, "these are powers of the single entries; the formula has products of matrices"),
         (cubic, "the last term has X X^T twice"),
         (every_time, "divide by the norm once, before the first round"),
@@ -159,5 +183,6 @@ def shifted_grid(answer: object) -> None:
         (lambda n, a: grid(n), "those are the equal steps; the shift is missing"),
         (lambda n, a: a * grid(n) / (1 + a * grid(n)), "t = 1 must stay 1: look at the denominator again"),
         (lambda n, a: (a * grid(n)).clamp(max=1), "the denominator is missing"),
+        (lambda n, a: shifted(grid(n), math.exp(a)), "`shift` is alpha itself, not its logarithm"),
     ]
     mark_function("shifted_grid", answer, lambda n, a: shifted(grid(n), a), [(5, 3.0), (8, 1.5)], mistakes)

@@ -40,6 +40,14 @@ def edit_on_grid(answer: object) -> None:
 
         return run
 
+    def nearest(z0: Tensor, eps: Tensor, times: Tensor, strength: float, walk: Callable) -> Tensor:
+        first = int((times - strength).abs().argmin())
+        return walk(level(z0, eps, times[first].item()), times[first:])
+
+    def below(z0: Tensor, eps: Tensor, times: Tensor, strength: float, walk: Callable) -> Tensor:
+        left = times[times < strength]
+        return walk(level(z0, eps, left[0].item()), left)
+
     def level(z0: Tensor, eps: Tensor, strength: float) -> Tensor:
         return (1 - strength) * z0 + strength * eps
 
@@ -65,9 +73,15 @@ def edit_on_grid(answer: object) -> None:
             lambda z, e, t, s, walk: walk(level(z, e, t[t <= s][0].item()), t),
             "the walk begins at t = 1, where there would be nothing but noise",
         ),
+        (
+            lambda z, e, t, s, walk: walk(level(z, e, s), t),
+            "the walk begins at t = 1, where there would be nothing but noise",
+        ),
+        (nearest, "the nearest time may lie above the strength"),
+        (below, "a strength that is a time of the grid is not above itself: begin there"),
     ]
     inputs = []
-    for seed, (k, strength) in enumerate(((4, 0.7), (5, 0.65))):
+    for seed, (k, strength) in enumerate(((4, 0.7), (5, 0.65), (4, 0.75))):
         z0, eps = random_tensor(2, 3, 2, 2, 4, seed=seed), random_tensor(2, 3, 2, 2, 4, seed=seed + 5)
         inputs.append((z0, eps, torch.linspace(1, 0, k + 1), strength, walk))
     mark_function("edit_on_grid", answer, begun(), inputs, mistakes)
@@ -96,6 +110,7 @@ def keep_frames(answer: object) -> None:
         ),
         (lambda z, k, e, m, t: at(put(z, k, wide(m)), e, t), "the sampler's own frames have their noise already"),
         (lambda z, k, e, m, t: wide(m) * at(k, e, t), "frames that are not known stay as the sampler made them, not 0"),
+        (lambda z, k, e, m, t: wide(m) * at(k, e, t) + z, "what the sampler left there must go first"),
         (lambda z, k, e, m, t: at(k, e, t), "that replaces all frames, known or not"),
         (lambda z, k, e, m, t: put(z, at(k, z, t), wide(m)), "the noise to use is eps, not the sampler's latents"),
     ]
@@ -125,6 +140,10 @@ def two_scales(answer: object) -> None:
         ),
         (lambda n, f, b, s, w: f + w * (b - f), "the scale of the frames is not used"),
         (lambda n, f, b, s, w: n + s * (f - n), "the sentence is not heard"),
+        (
+            lambda n, f, b, s, w: n + s * ((f - n) + w * (b - f)),
+            "the scale of the frames multiplies what the sentence changes as well; each scale has its own difference",
+        ),
         (lambda n, f, b, s, w: n + s * w * (b - n), "one scale for both conditions together; each has its own"),
         (lambda n, f, b, s, w: f + s * (f - n) + w * (b - f), "off by one in the frames: scale 0 must not hear them"),
         (
@@ -162,7 +181,17 @@ def passage_start(answer: object) -> None:
         w = weights(a)
         return (1 - s) * mix(a, b, w) + s * ((1 - w).sqrt() * e + w.sqrt() * f)
 
+    def measured(a: Tensor, b: Tensor, e: Tensor, f: Tensor, s: float, dims: tuple | None = None) -> Tensor:
+        w = weights(a)
+        eps = mix(e, f, w)
+        eps = eps / (eps.std() if dims is None else eps.std(dims, keepdim=True))
+        return (1 - s) * mix(a, b, w) + s * eps
+
+    by_draws = "divide by what the weights say; how strong these draws happen to be is chance"
     mistakes = [
+        (measured, by_draws),
+        (lambda *z: measured(*z, dims=(0, 1, 3, 4)), by_draws),
+        (lambda *z: measured(*z, dims=(1, 3, 4)), by_draws),
         (lambda *z: right(*z, power=0), "two noises mixed are weaker than one: what is the variance of their mixture?"),
         (lambda *z: right(*z, power=2), "divide by the standard deviation of the mixed noise, not by its variance"),
         (all_scaled, "the data is scaled up as well; only the noise is too weak"),

@@ -11,7 +11,8 @@ def twelve_of_twelve(answer: object) -> None:
     mistakes = [
         (
             1.0,
-            "that is the usual interval, which puts the measured share under the root; here the true one stands there",
+            "p = 1 is no surprise, but is not the smallest such p; the usual interval stops there, "
+            "since it puts the measured share under the root",
         ),
         (12 / 14, "square both sides: z enters as z^2 = 4"),
         (1 - 4 / 12, "near, but the p under the root is not 1: keep it"),
@@ -46,7 +47,19 @@ def frechet_by_feature(answer: object) -> None:
         p, q = p**power, q**power
         return (gap + p + q - cross * (p * q).sqrt()).sum()
 
+    def without_cross(a: Tensor, b: Tensor) -> Tensor:
+        gap, p, q = parts(a, b)
+        return gap + p + q
+
+    def mixed_of_stds(a: Tensor, b: Tensor) -> Tensor:
+        return (without_cross(a, b) - 2 * (a.std(0) * b.std(0)).sqrt()).sum()
+
+    def no_root(a: Tensor, b: Tensor) -> Tensor:
+        return (without_cross(a, b) - 2 * a.var(0) * b.var(0)).sum()
+
     mistakes = [
+        (mixed_of_stds, "two terms are variances; which unit has the mixed one?"),
+        (no_root, "the root of the mixed term is missing"),
         (lambda a, b: right(a, b, power=0.5), "what stands on the diagonal of a covariance matrix?"),
         (lambda a, b: right(a, b, cross=1), "the factor 2 of the mixed term is missing"),
         (lambda a, b: right(a, b, cross=0), "the mixed term is missing: a set would be far from itself"),
@@ -105,6 +118,7 @@ def clip_interval(answer: object) -> None:
             lambda x: right(x) + 0.96 / 1.96 * (x.mean() - right(x)),
             "that is one standard error to each side; for 95 % it takes 1.96 of them",
         ),
+        (lambda x: right(x).clamp(0, 1), "do not cut off at 0 and 1 here"),
         (middle_and_half, "asked for are the two ends, low and high"),
     ]
     inputs = []
@@ -167,6 +181,14 @@ def covered(answer: object) -> None:
         (lambda r, m, k: right(r, m, k + 1), "one neighbour too many"),
         (lambda r, m, k: inside(r, m, k).all(1).float().mean(), "one generated point in the ball is enough"),
         (lambda r, m, k: inside(r, m, k).float().mean(), "count each real point once, however many lie in its ball"),
+        (
+            lambda r, m, k: inside(r, m, k).float().sum() / (k * len(m)),
+            "that is density; count each real point once",
+        ),
+        (
+            lambda r, m, k: (torch.cdist(r, m) < radius(r, k)[:, None]).any(1).float().mean(),
+            "a point on the border belongs to the ball",
+        ),
         (lambda r, m, k: inside(r, m, k).any(1).sum(), "that is how many; divide by the number of real points"),
         (lambda r, m, k: inside(r, m, k).any(1), "those are the single points; asked for is their share, one number"),
         (
@@ -179,4 +201,7 @@ def covered(answer: object) -> None:
     inputs = []
     for seed, n, m, k in ((9, 23, 13, 3), (10, 17, 29, 2)):
         inputs.append((random_tensor(n, 2, seed=seed), 0.4 + 1.4 * random_tensor(m, 2, seed=seed + 50), k))
+    inputs.append(
+        (torch.tensor([[0.0], [1.0], [3.0], [7.0]]), torch.tensor([[2.0], [40.0]]), 1)
+    )  # on the border of a ball
     mark_function("covered", answer, right, inputs, mistakes)
