@@ -551,11 +551,14 @@ def execute(args):
     return 1 if failed else 0
 
 
-def exporter():
-    """nbconvert's HTML exporter, for pages that ask nothing of the network: pictures inside, formulas as MathML."""
+def exporter(slides=False):
+    """nbconvert's HTML exporter, for pages that ask nothing of the network: pictures inside, formulas as MathML.
+
+    Slides, without code, fetch reveal.js, jQuery and RequireJS from the network.
+    """
     from jinja2 import pass_context
     from latex2mathml.converter import convert
-    from nbconvert import HTMLExporter
+    from nbconvert import HTMLExporter, SlidesExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
@@ -565,21 +568,61 @@ def exporter():
         def block_math(self, body):
             return convert(body, display="block")
 
-    class Exporter(HTMLExporter):
+    class Exporter(SlidesExporter if slides else HTMLExporter):
         @pass_context
         def markdown2html(self, context, source):
             path = context["resources"]["metadata"]["path"]
             html = MarkdownWithMath(renderer=Renderer(escape=False, embed_images=True, path=path)).render(source)
             return re.sub(r'href="(?:\.\./|exercises/)?([^":]+)\.ipynb"', r'href="\1.html"', html)  # all in one folder
 
-    return Exporter(mathjax_url="", require_js_url="", embed_images=True)
+    options = {"require_js_url": ""}
+    if slides:
+        options = {"exclude_input": True, "exclude_output_prompt": True, "reveal_scroll": True}
+    return Exporter(mathjax_url="", embed_images=True, **options)
+
+
+def slide_type(text):
+    """Where a paragraph goes: headings begin slides, predictions wait for a key, prose is for the speaker."""
+    if text.startswith(("# ", "## ")):
+        return "slide"
+    if text.startswith("### "):
+        return "subslide"
+    if text.startswith("**Predict"):
+        return "fragment"
+    return "-" if re.match(r"[|$!*]|- |\d\. |> ", text) else "notes"
+
+
+def as_slides(notebook):
+    """The notebook up to its exercises, with nbconvert's slide marks; code cells that show nothing are skipped."""
+    from nbformat.v4 import new_markdown_cell, new_notebook
+
+    cells = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            text, *exercises = re.split(r"^## Exercises$", cell.source, flags=re.MULTILINE)
+            for part in map(str.strip, re.findall(r"(?:```.*?```|[^\n]|\n(?!\n))+", text, flags=re.DOTALL)):
+                cells.append(new_markdown_cell(part, metadata={"slideshow": {"slide_type": slide_type(part)}}))
+            if exercises:
+                break
+        else:
+            pictures = [output for output in cell.outputs if {"image/png", "text/html"} & set(output.get("data", {}))]
+            shown = copy.deepcopy(cell)  # a value alone says nothing without its code
+            shown.outputs = [output for output in cell.outputs if output in pictures or output.output_type == "stream"]
+            shown.metadata["slideshow"] = {"slide_type": "subslide" if pictures else "-" if shown.outputs else "skip"}
+            cells.append(shown)
+    return new_notebook(cells=cells, metadata=notebook.metadata)
 
 
 def export(args):
+    import nbformat
+
     args.to.mkdir(parents=True, exist_ok=True)
     for path in find_notebooks(args.notebooks):
-        html, _ = exporter().from_filename(str(path))
-        target = args.to / f"{path.stem}.html"
+        notebook = nbformat.read(path, as_version=4)
+        notebook = as_slides(notebook) if args.slides else notebook
+        where = {"metadata": {"path": str(path.parent), "name": path.stem}}
+        html, _ = exporter(args.slides).from_notebook_node(notebook, where)
+        target = args.to / f"{path.stem}{'.slides' if args.slides else ''}.html"
         target.write_text(html, encoding="utf-8")
         print(f"{target}: {len(html.encode()) / 1e6:.2f} MB", flush=True)
     return 0
@@ -689,6 +732,7 @@ def parser():
     sub = command(export, "Write notebooks as HTML pages that need no network: for a website, a USB stick, a handout.")
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
     sub.add_argument("--to", type=Path, default=ROOT / "html", help="the folder to write to (default: html)")
+    sub.add_argument("--slides", action="store_true", help="slides for a lesson: figures and headings, prose as notes")
     sub = command(teach, "Make an nbgrader course in FOLDER; without FOLDER, the student versions of the exercises.")
     sub.add_argument("folder", nargs="?", metavar="FOLDER", help="a new or empty folder outside of this one")
     return top

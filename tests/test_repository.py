@@ -117,6 +117,11 @@ def test_the_first_cell_shows_the_outcome(name):
 # --- The library and the exercises' files
 
 
+def test_teachers_and_tests_get_the_same_nbgrader():
+    pin = re.search(r"nbgrader==[\d.]+", (ROOT / "requirements-teach.txt").read_text(encoding="utf-8"))[0]
+    assert f'"{pin}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
 def code_lines(path):
     """Count lines of code: no blank lines, comments or docstrings."""
     text = path.read_text(encoding="utf-8")
