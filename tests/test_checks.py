@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sora_lib import checks
+from sora_lib.marking import mark_function, mark_number
 
 TEACHING = Path(__file__).resolve().parents[1] / "teaching"
 
@@ -201,3 +202,22 @@ def test_numbers_may_come_as_any_scalar(name, capsys):
         assert said(capsys, name, value).startswith("✓")
     for value in (exact + 0.1, exact - 0.1):
         assert said(capsys, name, value).startswith("✗")
+
+
+def test_an_unknown_mistake_is_shown_where_the_values_differ(capsys):
+    exact, inputs = (lambda x: x), [(torch.zeros(3),), (torch.arange(5.0),)]
+    mark_function("f", lambda x: x + (x > 2.5) * 0.5, exact, inputs, [])
+    assert capsys.readouterr().out == "✗ f: the shape is right, 2 of 5 values are not: 3.5, 4.5, exact 3, 4\n"
+    mark_function("f", lambda x: x[:4], exact, inputs, [])  # right on the first input
+    assert capsys.readouterr().out == "✗ f: the shape is [4], it should be [5]\n"
+
+
+def test_a_mistake_that_gives_no_number_gets_its_hint(capsys):
+    nothing = (lambda x: x / x, "0 / 0 is not a number")
+    mark_function("f", lambda x: x / x, torch.ones_like, [(torch.tensor([0.0, 2.0]),)], [nothing])
+    assert capsys.readouterr().out == "✗ f: 0 / 0 is not a number\n"
+
+
+def test_of_two_near_mistakes_the_nearest_gives_the_hint(capsys):
+    mark_number("n", 0.09, 1.0, [(0.075, "first"), (0.09, "second")])
+    assert capsys.readouterr().out == "✗ n: second\n"
