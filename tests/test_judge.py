@@ -13,7 +13,7 @@ from sora_lib.text import Thing
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from judge import Judge, handwriting, isolated, nearer_to_training
 from resume import earlier_runs
-from video_measures import FAULTS, Hands, came_out, drawn, of_set, over, per_clip, pictures
+from video_measures import FAULTS, Hands, came_out, distance, drawn, of_set, over, per_clip, pictures
 from video_studies import in_frame
 
 
@@ -44,6 +44,14 @@ def test_handwriting_is_the_same_wherever_and_in_whatever_colour():
     assert torch.cdist(pictures, pictures).max() < 0.25  # measured 0.13: places fall between pixels
     other = handwriting(film([(Thing("circle", "red", "still"),)], frames=1, generator=g(2)).video)
     assert torch.cdist(pictures, other).min() > 0.4
+
+
+def test_the_distance_leaves_out_every_picture_of_ones_own():
+    """Pictures at 0, 0.5, 3 and 10 on a line; the first two are of one digit."""
+    known = torch.tensor([[0.0], [0.5], [3.0], [10.0]]), torch.tensor([7, 7, 8, 9])
+    made, own = torch.tensor([[0.1], [2.0]]), torch.tensor([7, -1])
+    torch.testing.assert_close(distance(made, known), torch.tensor([0.1, 1.0]))
+    torch.testing.assert_close(distance(made, known, own), torch.tensor([2.9, 1.0]))
 
 
 def test_planted_copies_are_nearer_to_training():
