@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .denoisers import TimeEmbedding
-from .validate import check_count, check_tensor, check_times
+from .validate import check_count, check_flag, check_memory, check_number, check_tensor, check_times, is_whole, shown
 
-WHOLE = (torch.int32, torch.int64)  # what an embedding takes
 Size = tuple[int, int, int]  # of a patch or of a grid: along frames, height and width
 PATCHES = "b c (f pf) (h ph) (w pw) -> b (f h w) (pf ph pw c)"
 
@@ -19,9 +18,9 @@ PATCHES = "b c (f pf) (h ph) (w pw) -> b (f h w) (pf ph pw c)"
 def check_size(name: str, value: object) -> Size:
     """Return `value` if it is three whole numbers, 1 or more: along frames, height and width."""
     if not isinstance(value, tuple | list):
-        raise TypeError(f"{name} must be three whole numbers, for frames, height and width, got {value!r:.80}")
+        raise TypeError(f"{name} must be three whole numbers, for frames, height and width, got {shown(value)}")
     if len(value) != 3:
-        raise ValueError(f"{name} must be three whole numbers, for frames, height and width, got {value!r:.80}")
+        raise ValueError(f"{name} must be three whole numbers, for frames, height and width, got {shown(value)}")
     f, h, w = (check_count(name, size) for size in value)
     return f, h, w
 
@@ -61,9 +60,12 @@ def rotary_angles(grid: Size, head_dim: int, base: float = 100.0) -> Tensor:
     """
     if check_count("head_dim", head_dim, 6) % 2:
         raise ValueError(f"head_dim must be even, a pair for each turn, got {head_dim}")
+    check_number("base", base, 1, 1e9)
+    f, h, w = check_size("grid", grid)
+    check_memory(f"angles of {f} x {h} x {w} places", 8 * f * h * w * head_dim)
     part = head_dim // 6
     pairs = (head_dim // 2 - 2 * part, part, part)  # for frame, row and column
-    axes = [torch.arange(size).float() for size in check_size("grid", grid)]
+    axes = [torch.arange(size).float() for size in (f, h, w)]
     places = torch.cartesian_prod(*axes)  # [N, 3]: frame, row and column
     turns = [places[:, [i]] * base ** (-torch.arange(n) / n) for i, n in enumerate(pairs)]  # [N, n] each
     return torch.cat(turns, dim=1)
@@ -76,18 +78,34 @@ def place_code(grid: Size, width: int) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn each pair of numbers of `[B, heads, N, D]` by its angle `[N, D / 2]`.
+    """Turn each pair of neighbours, the numbers 2 i and 2 i + 1 of `[B, heads, N, D]`, by its angle `[N, D / 2]`.
 
-    Dot products of turned vectors then depend on the distance between their places alone.
+    A pair (a, b) is seen as the complex number a + b i; times e^(i angle), it is turned (RoFormer, arXiv 2104.09864,
+    eq. 34). Dot products of turned vectors then depend on the distance between their places alone. The layout in memory
+    may be any; half precision is turned in float32. Raises TypeError for other dtypes, ValueError for other shapes.
     """
-    a, b = x.chunk(2, dim=-1)  # [B, heads, N, D / 2] each
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    if not (x.is_floating_point() and angles.is_floating_point()):
+        raise TypeError(f"x and angles must be float tensors, got dtypes {x.dtype} and {angles.dtype}")
+    if 2 * angles.shape[-1] != x.shape[-1] or angles.shape[:-1] != x.shape[-2:-1]:
+        raise ValueError(f"angles must be [N, D / 2] for x [B, heads, N, D], {list(x.shape)}, got {list(angles.shape)}")
+    dtype = torch.result_type(x, angles)
+    exact = torch.promote_types(dtype, torch.float32)  # complex numbers have no half precision
+    pairs, angles = _complex(x.to(exact)), angles.to(exact)  # [B, heads, N, D / 2]
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)
+    return torch.view_as_real(turned).flatten(-2).to(dtype)  # [B, heads, N, D]
+
+
+def _complex(x: Tensor) -> Tensor:
+    """Pairs as complex numbers, `[..., D]` to `[..., D / 2]`: the same memory, or a copy where that has odd steps."""
+    x = x.unflatten(-1, (-1, 2))
+    if x.stride(-1) != 1 or any(step % 2 for step in (x.storage_offset(), *x.stride()[:-1])):
+        x = x.clone(memory_format=torch.contiguous_format)
+    return torch.view_as_complex(x)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (1 + scale) + shift."""
-    return x * (1 + scale) + shift
+    """x (1 + scale) + shift, in one pass over x."""
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 class Attention(nn.Module):
@@ -172,10 +190,15 @@ class DiT(nn.Module):
             check_count(name, value)
         if width % (2 * heads) or width < 6 * heads:
             raise ValueError(f"width must be an even multiple of heads, {heads}, and 6 times it or more, got {width}")
+        check_memory(f"weights of width {width} and depth {depth}", 72 * width**2 * depth)
         self.patch_size = patch_size = check_size("patch_size", patch_size)
-        self.channels, self.classes, self.absolute = channels, check_count("classes", classes, 0), absolute
+        self.channels, self.classes = channels, check_count("classes", classes, 0)
+        self.absolute = check_flag("absolute", absolute)
         self.width, self.head_dim = width, width // heads
         numbers = channels * patch_size[0] * patch_size[1] * patch_size[2]
+        check_memory(
+            f"weights for patches of {numbers} numbers and {classes} classes", 4 * width * (2 * numbers + classes)
+        )
         self.embed_patch = nn.Linear(numbers, width)
         self.embed_time = nn.Sequential(TimeEmbedding(64), nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_label = nn.Embedding(classes + 1, width) if classes else None
@@ -183,13 +206,15 @@ class DiT(nn.Module):
         self.final = FinalLayer(width, numbers)
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        x_t = check_tensor("x_t", x_t, [None, self.channels, None, None, None])
+        x_t = check_tensor("x_t", x_t, [None, self.channels, None, None, None], self.embed_patch.weight.dtype)
         grid = grid_of(x_t, self.patch_size)
-        condition = self.embed_time(check_times(t, len(x_t))) + self._label(label, len(x_t))  # [B, width]
+        condition = self.embed_time(check_times(t, len(x_t)).to(x_t)) + self._label(label, len(x_t))  # [B, width]
         return self.transform(self.embed_patch(patchify(x_t, self.patch_size)), condition, grid)
 
     def transform(self, h: Tensor, condition: Tensor, grid: Size) -> Tensor:
         """Tokens `[B, N, width]` through all blocks, told the condition `[B, width]`: `[B, C, F, H, W]`."""
+        kept = len(self.blocks) if h.requires_grad else 1  # blocks whose numbers wait for the gradient
+        check_memory(f"{len(h)} samples of {h.shape[1]} tokens", 140 * h.numel() * kept)  # measured 85 to 140
         angles = rotary_angles(grid, self.head_dim).to(h)  # [N, head_dim / 2]
         if self.absolute:
             h = h + place_code(grid, self.width).to(h)
@@ -203,8 +228,8 @@ class DiT(nn.Module):
             if label is not None:
                 raise ValueError("label: this network was built without classes; leave label out")
             return 0.0
-        if not isinstance(label, Tensor) or label.shape != (batch,) or label.dtype not in WHOLE:
-            raise TypeError(f"label must be a tensor of {batch} whole numbers, got {label!r:.80}")
+        if not is_whole(label) or label.shape != (batch,):
+            raise TypeError(f"label must be a tensor of {batch} whole numbers, got {shown(label)}")
         if label.min() < 0 or label.max() > self.classes:
             raise ValueError(f"label must lie in 0 to {self.classes} (none), got {label.min()} to {label.max()}")
         return self.embed_label(label)

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from sora_lib import RectifiedFlow, as_denoiser, digits, guided, heun, pretrained
-from sora_lib.metrics import frechet_distance, precision_recall
+from sora_lib.datasets import random_scene
+from sora_lib.metrics import adherence, frechet_distance, precision_recall
+from sora_lib.pipeline import MiniSoraPipeline
 from sora_lib.pretrained import load_pretrained, pretrained_names, read_card
+from sora_lib.text import attributes, describe
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = pretrained_names()
@@ -130,3 +133,14 @@ def test_the_shipped_transformer_is_near_real_digits(guided_digits):
     assert frechet_distance(made, real) <= 3 * floor
     precision, recall = precision_recall(real, made)
     assert precision >= 0.7 and recall >= 0.5
+
+
+def test_the_shipped_video_transformer_shows_what_it_is_asked_for(one_thread):
+    """Subject, colour, direction and speed of 24 sentences, in 6 steps: measured 1.0 with two seeds."""
+    g = torch.Generator().manual_seed(0)
+    scenes = [random_scene(generator=g) for _ in range(24)]
+    prompts = [describe(scene) for scene in scenes]
+    video = MiniSoraPipeline.from_pretrained("mini-sora")(prompts, num_inference_steps=6, generator=g).frames
+    with torch.no_grad():
+        logits = load_pretrained("video-probe")(video)
+    assert adherence(logits, attributes([scene[0] for scene in scenes]))["all"] >= 0.9

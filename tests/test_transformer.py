@@ -147,15 +147,74 @@ def test_what_a_third_leaves_over_goes_to_the_frame():
     assert rotary_angles((2, 1, 1), 16).count_nonzero(0).tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
-def test_a_rotation_turns_pairs_and_keeps_lengths():
+def turned_by_hand(x, angles):
+    """Numbers 2 i and 2 i + 1 as a point in the plane, turned against the clock, each back in its place."""
+    turned = torch.empty_like(x)
+    for i, angle in enumerate(angles.unbind(-1)):
+        a, b, cos, sin = x[..., 2 * i], x[..., 2 * i + 1], angle.cos(), angle.sin()
+        turned[..., 2 * i], turned[..., 2 * i + 1] = a * cos - b * sin, a * sin + b * cos
+    return turned
+
+
+def test_a_rotation_turns_neighbours_and_keeps_lengths():
     x, angles = noise(2, 3, 30, 24), rotary_angles(GRID, 24)
     turned = rotate(x, angles)
+    torch.testing.assert_close(turned, turned_by_hand(x, angles))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
-    one = torch.complex(x[..., :12], x[..., 12:]) * torch.polar(torch.ones_like(angles), angles)
-    torch.testing.assert_close(turned, torch.cat([one.real, one.imag], dim=-1))
     assert torch.equal(rotate(x, 0 * angles), x)
     quarter = rotate(torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[math.pi / 2]]))
     torch.testing.assert_close(quarter, torch.tensor([[[[0.0, 1.0]]]]))  # against the clock
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        noise(2, 3, 6, 13)[..., :12],  # every second row starts at an odd place
+        noise(2 * 3 * 6 * 12 + 1)[1:].view(2, 3, 6, 12),  # all of it does
+        noise(2, 3, 12, 6).mT,
+        noise(2, 3, 6, 24)[..., ::2],
+        noise(12).expand(2, 3, 6, 12),
+        noise(6, 12),
+    ],
+    ids=["odd steps", "odd start", "transposed", "every second", "expanded", "two axes"],
+)
+def test_a_rotation_takes_any_layout_and_leaves_what_it_was_given(x):
+    angles, before = rotary_angles((1, 2, 3), 12), x.clone()
+    torch.testing.assert_close(rotate(x, angles), turned_by_hand(x.contiguous(), angles))
+    assert torch.equal(x, before)
+
+
+def test_a_rotation_copies_nothing_that_attention_hands_it(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a copy")
+
+    monkeypatch.setattr(torch.Tensor, "clone", refuse)
+    Attention(24, 2)(noise(2, 6, 24), rotary_angles((1, 2, 3), 12))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_rotation_keeps_the_dtype_and_turns_half_precision_in_single(dtype):
+    x, angles = noise(2, 3, 6, 12).to(dtype), rotary_angles((1, 2, 3), 12).to(dtype)
+    exact = torch.promote_types(dtype, torch.float32)
+    turned = rotate(x, angles)
+    torch.testing.assert_close(turned, turned_by_hand(x.to(exact), angles.to(exact)).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("x", "angles", "error", "words"),
+    [
+        (torch.ones(1, 1, 6, 12, dtype=torch.int64), torch.ones(6, 6), TypeError, "must be float tensors, got dtypes"),
+        (noise(1, 1, 6, 12), torch.ones(6, 6, dtype=torch.int64), TypeError, "must be float tensors, got dtypes"),
+        (noise(1, 1, 6, 12).to(torch.complex64), torch.ones(6, 6), TypeError, "must be float tensors, got dtypes"),
+        (noise(1, 1, 6, 13), torch.ones(6, 6), ValueError, r"\[1, 1, 6, 13\], got \[6, 6\]"),
+        (noise(1, 1, 6, 12), torch.ones(6, 12), ValueError, r"angles must be \[N, D / 2\]"),
+        (noise(1, 1, 6, 12), torch.ones(1, 6), ValueError, r"angles must be \[N, D / 2\]"),
+        (noise(1, 1, 6, 12), torch.ones(6), ValueError, r"angles must be \[N, D / 2\]"),
+    ],
+)
+def test_a_bad_rotation_is_told(x, angles, error, words):
+    with pytest.raises(error, match=words):
+        rotate(x, angles)
 
 
 def test_dot_products_depend_on_the_offset_alone():

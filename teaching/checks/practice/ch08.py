@@ -122,31 +122,30 @@ def attention_with_padding(answer: object) -> None:
     mark_function("attention_with_padding", answer, attend, inputs, mistakes)
 
 
-def rotate_neighbours(answer: object) -> None:
-    """Chapter 08: `rotate_neighbours(x [N, D], angles [N, D / 2])`, numbers 2 i and 2 i + 1 turned as a pair."""
+def rotate_halves(answer: object) -> None:
+    """Chapter 08: `rotate_halves(x [N, D], angles [N, D / 2])`, numbers i and i + D / 2 turned as a pair."""
 
-    def turn(x: Tensor, angles: Tensor, halves: bool = False, back: int = 1, joined: bool = False) -> Tensor:
-        a, b = x.chunk(2, dim=1) if halves else (x[:, 0::2], x[:, 1::2])
+    def turn(x: Tensor, angles: Tensor, beside: bool = False, back: int = 1, dealt: bool = False) -> Tensor:
+        a, b = (x[:, 0::2], x[:, 1::2]) if beside else x.chunk(2, dim=1)
         cos, sin = angles.cos(), back * angles.sin()
         pair = a * cos - b * sin, a * sin + b * cos
-        return torch.cat(pair, dim=1) if halves or joined else torch.stack(pair, dim=2).flatten(1)
+        return torch.stack(pair, dim=2).flatten(1) if beside or dealt else torch.cat(pair, dim=1)
 
     def one_sign(x: Tensor, angles: Tensor) -> Tensor:
-        a, b, cos, sin = x[:, 0::2], x[:, 1::2], angles.cos(), angles.sin()
-        return torch.stack([a * cos + b * sin, a * sin + b * cos], dim=2).flatten(1)
+        (a, b), cos, sin = x.chunk(2, dim=1), angles.cos(), angles.sin()
+        return torch.cat([a * cos + b * sin, a * sin + b * cos], dim=1)
 
     def overwritten(x: Tensor, angles: Tensor) -> Tensor:
-        x, cos, sin = x.clone(), angles.cos(), angles.sin()
-        x[:, 0::2] = x[:, 0::2] * cos - x[:, 1::2] * sin
-        x[:, 1::2] = x[:, 0::2] * sin + x[:, 1::2] * cos
-        return x
+        (a, b), cos, sin = x.chunk(2, dim=1), angles.cos(), angles.sin()
+        a = a * cos - b * sin
+        return torch.cat([a, a * sin + b * cos], dim=1)
 
     mistakes = [
         (
-            lambda *z: turn(*z, halves=True),
-            "that pairs i with i + D / 2, as the library does; here neighbours are pairs",
+            lambda *z: turn(*z, beside=True),
+            "that pairs 2 i and 2 i + 1, as the library does; here i and i + D / 2 are pairs",
         ),
-        (lambda *z: turn(*z, joined=True), "the pairs are turned, but not put back into their own places"),
+        (lambda *z: turn(*z, dealt=True), "the pairs are turned, but not put back into their own places"),
         (lambda *z: turn(*z, back=-1), "that turns the other way: the minus belongs to the first number of a pair"),
         (one_sign, "a turn keeps lengths; one of the two sines needs a minus"),
         (
@@ -156,4 +155,4 @@ def rotate_neighbours(answer: object) -> None:
         (lambda x, a: turn(x, a % 1), "the angles are in radians, not in turns"),
     ]
     inputs = [(random_tensor(n, d, seed=n), 3 * random_tensor(n, d // 2, seed=n + 5)) for n, d in ((3, 6), (5, 8))]
-    mark_function("rotate_neighbours", answer, turn, inputs, mistakes)
+    mark_function("rotate_halves", answer, turn, inputs, mistakes)
