@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from .files import write_whole
 from .pipeline import MiniSoraPipeline
 from .plotting import video_png
 
@@ -42,16 +43,11 @@ def main() -> int:
             generator=torch.Generator().manual_seed(args.seed),
             progress=sys.stderr.isatty(),
         ).frames
-        content = video_png(frames, zoom=args.zoom)
-        partial = args.out.with_name(args.out.name + ".partial")
-        try:
-            partial.write_bytes(content)
-            partial.replace(args.out)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole("--out", args.out, video_png(frames, zoom=args.zoom))
     except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).splitlines(), file=sys.stderr)  # one line, whatever a name holds
         return 2
+    sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold letters that the output lacks
     print(args.out)
     return 0
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import nn
 
 from .autoencoder import VideoAutoencoder
@@ -25,10 +26,13 @@ def pretrained_names() -> list[str]:
 def read_card(name: str) -> dict:
     """How the weights were made: class and its arguments, command, seed, minutes, metrics, and the file's SHA-256.
 
-    Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name, or a card that is damaged.
     """
-    check_choice("name", name, pretrained_names())
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    path = FOLDER / f"{check_choice('name', name, pretrained_names())}.json"
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"name: the card {path} is damaged ({error})") from error
 
 
 def load_pretrained(name: str) -> nn.Module:
@@ -41,8 +45,11 @@ def load_pretrained(name: str) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"name: the weights of {name!r} are missing; they belong in {path}")
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+    if hashlib.sha256(content).hexdigest() != card.get("sha256"):
         raise ValueError(f"name: {path} is damaged or changed: its SHA-256 is not the one in its card")
-    model = KINDS[card["class"]](**card["arguments"])
-    model.load_state_dict({key: value.float() for key, value in safetensors.torch.load(content).items()})
+    try:
+        model = KINDS[card["class"]](**card["arguments"])
+        model.load_state_dict({key: value.float() for key, value in safetensors.torch.load(content).items()})
+    except (SafetensorError, LookupError, TypeError, RuntimeError) as error:
+        raise ValueError(f"name: {path} does not hold the weights that its card describes ({error})") from error
     return model.eval()

@@ -3,20 +3,22 @@
 import copy
 import json
 import math
-import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .schedules import Schedule, check_schedule, expand
-from .validate import check_choice, check_count, check_number, check_tensor
+from .files import pack, unpack, write_whole
+from .schedules import Schedule, check_noised, check_schedule
+from .validate import check_choice, check_count, check_flag, check_many, check_module, check_number, check_tensor, shown
 
 TARGETS = ("eps", "x0", "v")
+FORMAT, OLDER = "sora_lib training run 2", "sora_lib training run 1"  # of checkpoints, with and without a checksum
 T_MIN = 1e-3  # training times start here: on LinearBeta and Cosine v is infinite at t = 0
 
 
@@ -24,7 +26,8 @@ def training_target(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, pred
     """What the network should answer: eps, x0, or v = alpha_dot(t) x0 + sigma_dot(t) eps; `[B, ...]` like x0."""
     check_choice("prediction", prediction, TARGETS)
     if prediction == "v":
-        return expand(schedule.alpha_dot(t), x0) * x0 + expand(schedule.sigma_dot(t), x0) * eps
+        return check_schedule(schedule).velocity(x0, t, eps)
+    check_noised(x0, t, eps)
     return eps if prediction == "eps" else x0
 
 
@@ -43,8 +46,9 @@ def denoising_loss(
     """
     x_t = check_schedule(schedule).add_noise(x0, t, eps)
     output = model(x_t, t) if cond is None else model(x_t, t, cond)
-    if output.shape != x0.shape:
-        raise ValueError(f"the model's output must have the shape of x0, {list(x0.shape)}, got {list(output.shape)}")
+    if getattr(output, "shape", None) != x0.shape:
+        came = list(output.shape) if isinstance(output, Tensor) else shown(output)
+        raise ValueError(f"the model's output must have the shape of x0, {list(x0.shape)}, got {came}")
     return (output - training_target(x0, t, eps, schedule, prediction)).square().mean()
 
 
@@ -57,17 +61,28 @@ class EMA:
 
     def __init__(self, model: nn.Module, decay: float = 0.995) -> None:
         self.decay = check_number("decay", decay, 0, 0.999999)
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.model = copy.deepcopy(check_module("model", model)).requires_grad_(False).eval()
         self.updates = 0
+        self._follow(model)
+
+    def _follow(self, model: nn.Module) -> None:
+        """Look up, once, which weights and buffers of the average belong to which of `model`'s: that is slow."""
+        mine, theirs = ([*m.parameters(), *m.buffers()] for m in (self.model, model))
+        if [value.shape for value in mine] != [value.shape for value in theirs]:
+            raise ValueError("model has other weights than the one that the average was made of")
+        pairs, weights = list(zip(mine, theirs, strict=True)), len(list(model.parameters()))
+        self._followed, self._weights, self._buffers = model, pairs[:weights], pairs[weights:]
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards `model`; buffers are copied."""
+        """Move the average towards `model`; buffers are copied. Raises ValueError for a model of other weights."""
+        if model is not self._followed:
+            self._follow(check_module("model", model))
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+        for average, weight in self._weights:
             average.lerp_(weight, 1 - decay)
-        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+        for average, buffer in self._buffers:
             average.copy_(buffer)
 
 
@@ -90,9 +105,12 @@ def new_state(
     muon: the matrices of `model.blocks` are moved by Muon (arXiv 2502.16982), all other weights by Adam. Raises
     ValueError where the model has no blocks.
     """
-    if muon and not isinstance(getattr(model, "blocks", None), nn.Module):
+    check_module("model", model)
+    if check_flag("muon", muon) and not isinstance(getattr(model, "blocks", None), nn.Module):
         raise ValueError(f"muon needs a model with blocks, like DiT, got {type(model).__name__}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {shown(generator)}")
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2] if muon else []
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
@@ -104,7 +122,7 @@ def new_state(
 
 def uniform_times(n: int, generator: torch.Generator) -> Tensor:
     """Training times `[n]`, uniform in [1e-3, 1]."""
-    return T_MIN + (1 - T_MIN) * torch.rand(n, generator=generator)
+    return T_MIN + (1 - T_MIN) * torch.rand(check_many("n", n, 16), generator=generator)
 
 
 def logit_normal_times(mean: float = 0.0, std: float = 1.0) -> Callable[[int, torch.Generator], Tensor]:
@@ -115,7 +133,9 @@ def logit_normal_times(mean: float = 0.0, std: float = 1.0) -> Callable[[int, to
     """
     check_number("mean", mean, -10, 10)
     check_number("std", std, 0.01, 10)
-    return lambda n, generator: (mean + std * torch.randn(n, generator=generator)).sigmoid().clamp(T_MIN, 1)
+    return lambda n, generator: (
+        (mean + std * torch.randn(check_many("n", n, 16), generator=generator)).sigmoid().clamp(T_MIN, 1)
+    )
 
 
 def train(
@@ -135,11 +155,17 @@ def train(
 
     batches: clean samples `[B, ...]`, one tensor a step, or pairs of one with what a conditional network is told of
     each sample, `(x0, cond)`. The learning rate rises over 50 steps, then falls to 0 as a cosine; `times(n, generator)`
-    draws t, `[n]`. The model is trained in place, so that stopping at any step keeps a usable network, and
-    `state.ema.model` is the one to sample from. To go on where a checkpoint stopped, pass its state as `resume`, with
-    the same settings; draw the batches from `state.generator` and the run continues bit for bit.
+    draws t, `[n]`. The model is trained in place, and `state.ema.model` is the one to sample from. To go on where a
+    checkpoint stopped, pass its state as `resume`, with the same settings; draw the batches from `state.generator` and
+    the run continues bit for bit.
+    A run may be stopped at any moment, by leaving the loop, an interrupt (Ctrl-C) or an error: the state then stands
+    after a whole number of steps, of which the last may not have been handed out yet. Weights, average, optimizers,
+    buffers and random state agree, so it can be sampled from, saved and resumed bit for bit. An interrupt that comes
+    while the weights are moved waits until they have been, a millisecond or so; a step that ends before that leaves no
+    trace but the batch it took. Only where an optimizer or the average itself raises an error is the step cut in half;
+    then go on from a checkpoint.
     Raises ValueError or TypeError for bad arguments or batches, FloatingPointError before a step that would spoil the
-    weights (loss not finite), and RuntimeError when the batches run out.
+    weights (loss or gradient not finite), and RuntimeError when the batches run out.
     """
     check_count("steps", steps)
     check_number("lr", lr, 0, 10)
@@ -150,7 +176,7 @@ def train(
         raise TypeError(f"batches must be an iterable of tensors, got {type(batches).__name__}")
     if not callable(times):
         raise TypeError(f"times must be a function (n, generator) -> t, got {times!r:.80}")
-    if resume is not None and resume.model is not model:
+    if resume is not None and getattr(resume, "model", None) is not model:
         raise ValueError("resume holds another model than the one given; pass its own, resume.model")
     if resume is not None and generator is not None and generator is not resume.generator:
         raise ValueError("resume goes on with its own random state; leave out generator, or pass resume.generator")
@@ -166,39 +192,79 @@ def _steps(
     times: Callable[[int, torch.Generator], Tensor],
     state: TrainState,
 ) -> Iterator[tuple[int, float, TrainState]]:
-    source = iter(batches)
+    source, weights, buffers = iter(batches), list(state.model.parameters()), list(state.model.buffers())
     while state.step < steps:
-        batch = next(source, None)
-        if batch is None:
-            raise RuntimeError(f"batches ran out after {state.step} of {steps} steps; pass an endless iterable")
-        x0, cond = batch if isinstance(batch, tuple) else (batch, None)
-        x0 = check_tensor("a batch", x0)
-        t = times(len(x0), state.generator).to(x0)  # [B]
-        eps = torch.randn(x0.shape, generator=state.generator).to(x0)  # [B, ...]
-        loss = denoising_loss(state.model, x0, t, eps, schedule, prediction, cond)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {state.step + 1}; try a smaller lr than {lr}")
-        state.model.zero_grad()
-        loss.backward()
-        for optimizer in state.optimizers.values():
-            optimizer.param_groups[0]["lr"] = lr * learning_rate(state.step, steps)
-            optimizer.step()
-        state.ema.update(state.model)
-        state.step += 1
-        yield state.step, loss.item(), state
+        with _whole_or_undone(state, buffers):
+            batch = next(source, None)
+            if batch is None:
+                raise RuntimeError(f"batches ran out after {state.step} of {steps} steps; pass an endless iterable")
+            x0, cond = batch if isinstance(batch, tuple) else (batch, None)
+            x0 = check_tensor("a batch", x0)
+            t = times(len(x0), state.generator).to(x0)  # [B]
+            eps = torch.randn(x0.shape, generator=state.generator).to(x0)  # [B, ...]
+            loss = denoising_loss(state.model, x0, t, eps, schedule, prediction, cond)
+            value, place = loss.item(), f"at step {state.step + 1}; try a smaller lr than {lr}"
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss is {value} {place}")
+            for weight in weights:
+                weight.grad = None
+            loss.backward()
+            gradient = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
+            if not math.isfinite(gradient.dot(gradient).item()):  # its squares, which Adam keeps, are finite too
+                raise FloatingPointError(f"the gradient is not finite {place}, or mend a root or quotient at 0")
+            with _no_interrupt():
+                for optimizer in state.optimizers.values():
+                    optimizer.param_groups[0]["lr"] = lr * learning_rate(state.step, steps)
+                    optimizer.step()
+                state.ema.update(state.model)
+                state.step += 1
+        yield state.step, value, state
+
+
+@contextmanager
+def _whole_or_undone(state: TrainState, buffers: list[Tensor]) -> Iterator[None]:
+    """Where a step ends before it has moved the weights, put back what it has changed: random state and buffers."""
+    step, random, kept = state.step, state.generator.get_state(), [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    except BaseException:
+        if state.step == step:
+            state.generator.set_state(random)
+            for buffer, before in zip(buffers, kept, strict=True):
+                buffer.copy_(before)
+        raise
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold an interrupt back until the block is done. Python interrupts its main thread alone."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def learning_rate(step: int, steps: int, warmup: int = 50) -> float:
     """The factor on lr at a step: a straight rise over `warmup` steps, then half a cosine down to 0 at `steps`."""
+    for name, value, least in (("step", step, 0), ("steps", steps, 1), ("warmup", warmup, 1)):
+        check_count(name, value, least)
     return min(1.0, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def save_checkpoint(path: str | Path, state: TrainState, **metadata: str | int | float) -> None:
     """Write a run to one safetensors file, with `metadata` in its header; an older file is replaced only at the end.
 
-    Raises FileNotFoundError for a missing folder, OSError where the file cannot be written.
+    The header holds a checksum of the whole file. Raises FileNotFoundError for a missing folder, OSError where the file
+    cannot be written, ValueError for a run with numbers that are not finite.
     """
-    path = Path(path)
     tensors = {"generator": state.generator.get_state()}
     tensors |= {f"model.{k}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.model.state_dict().items()}
@@ -207,37 +273,23 @@ def save_checkpoint(path: str | Path, state: TrainState, **metadata: str | int |
             tensors |= {f"{name}.{i}.{k}": v for k, v in optimizer.state.get(weight, {}).items()}
     counts = {"step": state.step, "ema_updates": state.ema.updates, "ema_decay": state.ema.decay}
     counts["muon"] = "muon" in state.optimizers
-    header = {"format": "sora_lib training run 1", "counts": json.dumps(counts), "metadata": json.dumps(metadata)}
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {path.parent}")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, partial, header)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())  # on disk before it takes the old file's name
-        os.replace(partial, path)
-    except SafetensorError as error:
-        raise OSError(f"path: cannot write {path} ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    header = {"format": FORMAT, "counts": json.dumps(counts), "metadata": json.dumps(metadata)}
+    if wrong := _not_finite(tensors):
+        raise ValueError(f"state: not finite, so not saved: {', '.join(wrong[:4])}")
+    write_whole("path", Path(path), pack(tensors, header))
 
 
 def load_checkpoint(path: str | Path, model: nn.Module) -> tuple[TrainState, dict]:
     """Read a run back into `model`: its state, to pass to `train(resume=...)`, and the metadata that it was saved with.
 
-    Raises FileNotFoundError for a missing file, ValueError for a damaged one, for one that `save_checkpoint` did not
-    write, and for one of another model. The model is changed only when all has been read.
+    Raises FileNotFoundError for a missing file, OSError for one that cannot be read, ValueError for a damaged one (one
+    changed byte is enough), for one that `save_checkpoint` did not write, and for one of another model. The model is
+    changed only when all has been read. Files of format 1, from before there was a checksum, load without one.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: no checkpoint at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"path: {path} is damaged or no safetensors file ({error})") from error
-    if header.get("format") != "sora_lib training run 1":
-        raise ValueError(f"path: {path} was not written by save_checkpoint (its format is {header.get('format')!r})")
+    header, tensors = _read(path)
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -247,9 +299,9 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> tuple[TrainState, dic
         names = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
         raise ValueError(f"path: {path} holds another model than the one given; they differ in {', '.join(names[:4])}")
     try:
-        counts, metadata = json.loads(header["counts"]), json.loads(header["metadata"])
+        counts, metadata = (dict(json.loads(header[name])) for name in ("counts", "metadata"))
         state = new_state(model, counts["ema_decay"], torch.Generator(), muon=counts.get("muon", False))
-        state.ema.updates, state.step = counts["ema_updates"], counts["step"]
+        state.ema.updates, state.step = (check_count(name, counts[name], 0) for name in ("ema_updates", "step"))
         memory: dict[tuple[str, int], dict[str, Tensor]] = {}
         for optimizer in state.optimizers:
             for key, value in part(f"{optimizer}.").items():
@@ -267,6 +319,23 @@ def load_checkpoint(path: str | Path, model: nn.Module) -> tuple[TrainState, dic
     return state, metadata
 
 
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors of a checkpoint, where its format and its checksum are right."""
+    try:
+        tensors, header, unchanged = unpack(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"path: {path} is {error}") from error
+    if header.get("format") not in (FORMAT, OLDER):
+        raise ValueError(f"path: {path} was not written by save_checkpoint (its format is {header.get('format')!r})")
+    if not unchanged and (header["format"] != OLDER or "sha256" in header):
+        raise ValueError(f"path: {path} is damaged: its SHA-256 is not the one in its header")
+    return header, tensors
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> list[str]:
+    return [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+
+
 def _check_complete(tensors: dict[str, Tensor], state: TrainState, memory: dict) -> None:
     """Raise ValueError unless all tensors of a run are there, finite, and of the model's shapes and dtypes."""
     expected = {"generator": torch.Generator().get_state()}
@@ -278,6 +347,6 @@ def _check_complete(tensors: dict[str, Tensor], state: TrainState, memory: dict)
         expected |= {f"adam.{i}.step": torch.zeros(())} if optimizer == "adam" else {}
     kinds = [{name: (list(v.shape), v.dtype) for name, v in d.items()} for d in (tensors, expected)]
     wrong = sorted(name for name in kinds[0].keys() | kinds[1].keys() if kinds[0].get(name) != kinds[1].get(name))
-    wrong += [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    wrong += _not_finite(tensors)
     if wrong or (state.step and {optimizer for optimizer, _ in memory} != state.optimizers.keys()):
         raise ValueError(f"missing, of a wrong shape or dtype, or not finite: {', '.join(wrong[:4]) or 'memory'}")

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sora_lib import __main__ as program
 from sora_lib.autoencoder import VideoAutoencoder
 from sora_lib.mini_sora import MiniSora, Told, told
 from sora_lib.pipeline import MiniSoraPipeline, sample_latents
@@ -271,22 +270,6 @@ def test_the_command_says_what_is_wrong_and_keeps_what_is_there(tmp_path, argume
     assert run.stderr.startswith("error: ") and "Traceback" not in run.stderr
     assert re.search(message, run.stderr)
     assert before.read_bytes() == b"kept" and list(tmp_path.iterdir()) == [before]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, pipe, monkeypatch):
-    path = tmp_path / "x.png"
-    path.write_bytes(b"kept")
-
-    def half(self, content):
-        with open(self, "wb") as file:
-            file.write(content[:10])
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(program.MiniSoraPipeline, "from_pretrained", lambda: pipe)
-    monkeypatch.setattr(Path, "write_bytes", half)
-    monkeypatch.setattr(sys, "argv", ["sora_lib", PROMPT, "--out", str(path), "--steps", "1"])
-    assert program.main() == 2
-    assert path.read_bytes() == b"kept" and list(tmp_path.iterdir()) == [path]
 
 
 MEMORY = """
