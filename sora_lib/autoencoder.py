@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
-from .validate import check_count, check_number, check_tensor
+from .validate import check_count, check_memory, check_number, check_tensor
 
 
 def kl_divergence(mean: Tensor, log_var: Tensor) -> Tensor:
@@ -27,6 +27,7 @@ class Autoencoder(nn.Module):
     def __init__(self, encoder: nn.Module, decoder: nn.Module, channels: int) -> None:
         super().__init__()
         self.encoder, self.decoder, self.channels = encoder, decoder, check_count("channels", channels)
+        check_memory(f"channels: {channels} means", 8 * channels)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
@@ -130,7 +131,8 @@ class VideoEncoder(nn.Module):
         self.out = nn.Linear(width, out)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.inp(rearrange(check_video(x), PATCH, ph=4, pw=4))  # [B, 1 + 4n, h, w, width / 2]
+        x = check_video(x, self.inp.weight.dtype)
+        h = self.inp(rearrange(x, PATCH, ph=4, pw=4))  # [B, 1 + 4n, h, w, width / 2]
         h = self.frames(h)
         h = torch.cat([h[:, :1].expand(-1, 3, -1, -1, -1), h], dim=1)  # [B, 4 + 4n, h, w, width / 2]
         h = self.group(rearrange(h, GROUP, pf=4))  # [B, 1 + n, h, w, width]
@@ -149,7 +151,7 @@ class VideoDecoder(nn.Module):
         self.out = nn.Linear(width // 2, 3 * 4 * 4)
 
     def forward(self, z: Tensor) -> Tensor:
-        z = check_tensor("z", z, [None, self.inp.in_features, None, None, None])
+        z = check_tensor("z", z, [None, self.inp.in_features, None, None, None], self.inp.weight.dtype)
         h = self.group(self.blocks(self.inp(z.movedim(1, -1))))  # [B, 1 + n, h, w, 2 width]
         h = rearrange(h, _back(GROUP), pf=4)[:, 3:]  # of the first group only the last: [B, 1 + 4n, h, w, width / 2]
         return rearrange(self.out(self.frames(h)), _back(PATCH), ph=4, pw=4)
@@ -170,13 +172,14 @@ class VideoAutoencoder(Autoencoder):
         if check_count("width", width) % 2:
             raise ValueError(f"width must be even, got {width}")
         check_count("depth", depth, 0)
+        check_memory(f"weights of width {width} and depth {depth}", 96 * width**2 * (depth + 1))
         check_count("channels", channels)
         super().__init__(VideoEncoder(2 * channels, width, depth), VideoDecoder(channels, width, depth), channels)
 
 
-def check_video(x: Tensor) -> Tensor:
+def check_video(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return x if it is a video `[B, 3, 1 + 4n, H, W]` whose height and width are multiples of 4."""
-    x = check_tensor("x", x, [None, 3, None, None, None])
+    x = check_tensor("x", x, [None, 3, None, None, None], dtype)
     if x.shape[2] % 4 != 1:
         raise ValueError(f"x must have 1, 5, 9, ... frames (1 + 4n), got {x.shape[2]}")
     if x.shape[3] % 4 or x.shape[4] % 4:

@@ -11,7 +11,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from .oracle import GaussianMixture
 from .text import COLORS, DIGITS, DIRECTIONS, KINDS, SHAPES, SPEEDS, SUBJECTS, Thing, describe
-from .validate import check_choice, check_count, check_tensor
+from .validate import check_choice, check_count, check_list, check_memory, check_number, check_same_shape, check_tensor
 
 POINT_SETS = ("moons", "swiss_roll", "gaussians")
 PARTS = {"all": slice(None), "train": slice(898), "test": slice(898, None)}  # of the digits
@@ -48,7 +48,8 @@ def drawing(xy: Tensor) -> GaussianMixture:
         raise ValueError(
             f"a drawing needs points at 20 places or more, got {places}; draw a longer line, or pick a shape"
         )
-    return _standardised(xy, 0.07 * xy.std(dim=0, correction=0).square().mean().sqrt().item())
+    spread = xy.std(dim=0, correction=0).square().mean().sqrt().item()
+    return _standardised(xy, 0.07 * check_number("the spread of xy", spread, 1e-9, 1e9))
 
 
 def _even(n: int) -> Tensor:
@@ -119,7 +120,7 @@ def random_scene(
     check_choice("combinations", combinations, ("training", "held out", "all"))
     if check_count("things", things) > 2:
         raise ValueError(f"things must be 1 or 2, got {things}")
-    if not subjects or not set(subjects) <= set(SUBJECTS):
+    if not check_list("subjects", subjects, str) or not set(subjects) <= set(SUBJECTS):
         raise ValueError(f"subjects must be some of {', '.join(SUBJECTS)}, got {subjects!r:.80}")
     scene: list[Thing] = []
     for _ in range(1000):  # one draw in eleven is taken, or more
@@ -141,7 +142,8 @@ def shortened(scene: Sequence[Thing], generator: torch.Generator | None = None) 
         return value if torch.rand((), generator=generator) < 0.5 else None
 
     return tuple(
-        Thing(thing.subject, maybe(thing.color), maybe(thing.direction), maybe(thing.speed)) for thing in scene
+        Thing(thing.subject, maybe(thing.color), maybe(thing.direction), maybe(thing.speed))
+        for thing in check_list("scene", scene, Thing)
     )
 
 
@@ -165,6 +167,7 @@ def _sprites(part: str) -> tuple[Tensor, dict[str, Tensor]]:
 
 def velocity(thing: Thing) -> Tensor:
     """Pixels a frame to the right and down, `[2]`; all eight directions of one speed are equally fast."""
+    check_choice("the direction of a thing", thing.direction, DIRECTIONS)
     words = thing.direction.split()
     way = torch.tensor([float("right" in words) - ("left" in words), float("down" in words) - ("up" in words)])
     return way / way.norm().clamp(min=1) * PIXELS_PER_FRAME.get(thing.speed, 0.0)
@@ -175,6 +178,9 @@ def bounced(start: Tensor, speed: Tensor, room: Tensor, frames: int) -> Tensor:
 
     start, speed and room: `[B, 2]`, in pixels and pixels a frame.
     """
+    check_same_shape("speed", speed, "start", check_tensor("start", start, [None, 2]))
+    check_same_shape("room", room, "start", start)
+    check_memory(f"{frames} frames", 24 * len(start) * check_count("frames", frames))
     free = start[:, None] + speed[:, None] * torch.arange(frames)[:, None]  # [B, frames, 2]
     return room[:, None] - (free.remainder(2 * room[:, None]) - room[:, None]).abs()
 
@@ -216,16 +222,18 @@ def film(
     check_choice("part", part, PARTS)
     if min(check_count("height", height), check_count("width", width)) < 32:
         raise ValueError(f"height and width must be 32 or more, so that things have room, got {height} and {width}")
-    counts = {len(scene) for scene in scenes}
+    counts = {len(check_list("scenes: a scene", scene, Thing)) for scene in check_list("scenes", scenes)}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(f"scenes must be one or more, with equally many things in each, got {sorted(counts)} things")
     flat = [thing for scene in scenes for thing in scene]  # B n
     for thing in flat:
         for kind in KINDS if thing.direction != "still" else ("subject", "color"):
             check_choice(f"scenes: the {kind} of a thing", getattr(thing, kind), KINDS[kind])
-    captions = [describe(scene) for scene in scenes] if captions is None else list(captions)
-    if len(captions) != len(scenes):
+    captions = [describe(scene) for scene in scenes] if captions is None else captions
+    if len(check_list("captions", captions, str)) != len(scenes):
         raise ValueError(f"captions must be one a scene, {len(scenes)}, got {len(captions)}")
+    pixels = len(flat) * frames * height * width
+    check_memory(f"{len(scenes)} clips of {frames} frames, {height} x {width}", 75 * pixels)  # measured 44 to 70
     pictures, which = _sprites(part)
     n = len(scenes[0])
     choice = torch.rand(len(flat), generator=generator)
@@ -252,7 +260,7 @@ def film(
     shape = (len(scenes), n)
     return Clips(
         video,
-        captions,
+        list(captions),
         [tuple(scene) for scene in scenes],
         centers.reshape(*shape, frames, 2),
         speeds.reshape(*shape, 2),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .oracle import Denoiser
 from .schedules import PREDICTIONS, Schedule, check_schedule, convert
-from .validate import check_choice, check_count, check_tensor, check_times
+from .validate import check_choice, check_count, check_memory, check_tensor, check_times
 
 
 class TimeEmbedding(nn.Module):
@@ -20,6 +20,7 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         if check_count("time_dim", dim, 2) % 2:
             raise ValueError(f"time_dim must be even, a sine and a cosine for each frequency, got {dim}")
+        check_memory(f"time_dim: {dim} features", 4 * dim)
         frequencies = torch.logspace(-1, 6, dim // 2, base=2)
         self.register_buffer("frequencies", 2 * math.pi * frequencies, persistent=False)
 
@@ -52,14 +53,15 @@ class MLPDenoiser(nn.Module):
         for name, value in {"dim": dim, "width": width, "depth": depth}.items():
             check_count(name, value)
         self.dim = dim
+        check_memory(f"weights of width {width} and depth {depth}", 8 * width**2 * depth + 8 * dim * width)
         self.embed_time = TimeEmbedding(time_dim)
         self.inp = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(ResidualBlock(width, time_dim) for _ in range(depth))
         self.out = nn.Linear(width, dim)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        x_t = check_tensor("x_t", x_t, [None, self.dim])
-        time = self.embed_time(check_times(t, len(x_t)))  # [B, time_dim]
+        x_t = check_tensor("x_t", x_t, [None, self.dim], self.inp.weight.dtype)
+        time = self.embed_time(check_times(t, len(x_t)).to(x_t))  # [B, time_dim]
         h = self.inp(x_t)  # [B, width]
         for block in self.blocks:
             h = block(h, time)

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .plotting import COLORS, figure_png
-from .validate import check_count
+from .validate import check_count, check_list, shown
 
 _SCRUBBER = """<div class="sora-scrubber" data-frames="{frames}" data-labels="{labels}" data-interval="{interval}"
  role="group" aria-label="{name}" style="display:inline-block;max-width:100%">
@@ -74,7 +74,10 @@ def scrubber(
     labels: one short text a frame, read out beside the slider. name: what is shown, for the caption and screen readers.
     start: the frame that shows first, and for good where scripts do not run. Raises ValueError for unequal lengths.
     """
-    if not frames or len(frames) != len(labels):
+    check_list("labels", labels, str)
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {shown(name)}")
+    if not check_list("frames", frames, bytes) or len(frames) != len(labels):
         raise ValueError(
             f"frames and labels must be equally many, and at least one, got {len(frames)} and {len(labels)}"
         )
@@ -218,6 +221,8 @@ class TrainingBoard(widgets.VBox):
         self, steps: int, baselines: dict[str, float], draw: Callable[[Axes, Any], object] | None = None
     ) -> None:
         self.steps, self.draw = check_count("steps", steps), draw
+        if not isinstance(baselines, dict):
+            raise TypeError(f"baselines must be a dict, name to loss, got {shown(baselines)}")
         self.losses: list[float] = []
         self.step = 0
         self.stopped = False

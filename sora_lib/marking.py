@@ -1,5 +1,6 @@
 """How an answer to an exercise is judged: a tick, or a hint that fits the mistake. It prints, and never raises."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,12 +11,18 @@ Mistakes = Sequence[tuple[Any, str]]  # (a known wrong answer, the hint that fit
 
 
 def _say(name: str, right: bool, text: str) -> None:
-    print(f"{'✓' if right else '✗'} {name}: {text}")
+    _print(f"{'✓' if right else '✗'} {name}: {text}")
+
+
+def _print(text: str) -> None:
+    """Print it; where the encoding of the output lacks a letter, print the letter's code."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def mark_number(name: str, answer: object, exact: float, mistakes: Mistakes, tolerance: float = 0.02) -> None:
     if answer is None or answer is ...:
-        return print(f"… {name}: not yet. Put your number in place of ...")
+        return _print(f"… {name}: not yet. Put your number in place of ...")
     try:
         value = float(answer)
     except Exception:  # whatever the reader wrote, float() may raise anything
@@ -29,7 +36,7 @@ def mark_number(name: str, answer: object, exact: float, mistakes: Mistakes, tol
 def mark_function(name: str, answer: object, exact: Callable, inputs: Sequence[tuple], mistakes: Mistakes) -> None:
     """Compare values with those of `exact` on all inputs; name the first known mistake that gives the same values."""
     if answer is None or answer is ...:
-        return print(f"… {name}: not yet. Write the function in place of ...")
+        return _print(f"… {name}: not yet. Write the function in place of ...")
     if not callable(answer):
         return _say(name, False, f"a function is asked for, this is {type(answer).__name__}")
     try:
@@ -37,7 +44,7 @@ def mark_function(name: str, answer: object, exact: Callable, inputs: Sequence[t
     except Exception as error:  # the reader's own code, which may raise anything
         return _say(name, False, f"it raised {type(error).__name__}: {error}")
     if any(value is None or value is ... for value in given):
-        return print(f"… {name}: not yet. The function returns nothing so far")
+        return _print(f"… {name}: not yet. The function returns nothing so far")
     try:
         given = [torch.as_tensor(value).float() for value in given]
     except Exception:

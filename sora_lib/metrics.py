@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .validate import check_count, check_same_shape, check_tensor
+from .validate import check_count, check_many, check_memory, check_same_shape, check_tensor, is_whole, shown
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256) -> float:
@@ -18,9 +18,11 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256) -> float:
     Raises ValueError where the shapes differ.
     """
     a = check_tensor("a", a, [None, None])
-    b = check_same_shape("b", b, "a", a)
+    b = check_same_shape("b", b, "a", a).to(a)
     fixed = torch.Generator().manual_seed(0)
-    axes = torch.randn(a.shape[1], check_count("directions", directions), generator=fixed).to(a)  # [D, directions]
+    check_count("directions", directions)
+    check_memory(f"{len(a)} points on {directions} directions", 4 * directions * (4 * len(a) + 2 * a.shape[1]))
+    axes = torch.randn(a.shape[1], directions, generator=fixed).to(a)  # [D, directions]
     axes = axes / axes.norm(dim=0)
     # NumPy sorts ten times faster than torch here.
     a_sorted, b_sorted = (np.sort((axes.T @ x.detach().T).cpu().numpy()) for x in (a, b))  # [directions, n] each
@@ -29,7 +31,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, directions: int = 256) -> float:
 
 def real_floor(sample: Callable[[], Tensor], *, pairs: int = 20) -> float:
     """The distance that even perfect samples keep: the median over pairs of independent real sets, `sample()` each."""
-    check_count("pairs", pairs)
+    check_many("pairs", pairs, 32)
     return median(sliced_wasserstein(sample(), sample()) for _ in range(pairs))
 
 
@@ -41,6 +43,7 @@ class DigitProbe(nn.Module):
 
     def __init__(self, width: int = 24, features: int = 32) -> None:
         super().__init__()
+        _check_size(width, features)
         layers: list[nn.Module] = []
         for before, after in [(1, width), (width, width), (width, 2 * width), (2 * width, 2 * width)]:
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.SiLU()]
@@ -50,10 +53,16 @@ class DigitProbe(nn.Module):
         self.head = nn.Linear(features, 10)
 
     def features(self, images: Tensor) -> Tensor:
-        return self.body(2 * check_tensor("images", images, [None, 1, 8, 8]) - 1)  # [B, features]
+        images = check_tensor("images", images, [None, 1, 8, 8], self.head.weight.dtype)
+        return self.body(2 * images - 1)  # [B, features]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images))  # [B, 10]
+
+
+def _check_size(width: int, features: int) -> None:
+    numbers = 75 * check_count("width", width) * width + 8 * width * check_count("features", features)
+    check_memory(f"weights of width {width} and {features} features", 4 * numbers)
 
 
 def _pyramid(channels: int, width: int, features: int) -> nn.Sequential:
@@ -74,17 +83,23 @@ class VideoProbe(nn.Module):
 
     def __init__(self, kinds: dict[str, int], width: int = 32, features: int = 32) -> None:
         super().__init__()
+        _check_size(width, features)
+        if not isinstance(kinds, dict) or not all(isinstance(name, str) for name in kinds):
+            raise TypeError(f"kinds must be a dict, name to number of values, got {shown(kinds)}")
+        values = sum(check_count(f"kinds: {name!r:.20}", count) for name, count in kinds.items())
+        check_memory(f"kinds: {values} values", 4 * values * features)
         self.looks, self.motion = _pyramid(3, width, features), _pyramid(5, width, features)
         self.heads = nn.ModuleDict({name: nn.Linear(features, count) for name, count in kinds.items()})
 
     def features(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """What it sees of looks and of motion, `[B, features]` each; the space in which sets of videos are compared."""
-        check_tensor("video", video, [None, 3, None, None, None])
+        check_tensor("video", video, [None, 3, None, None, None], self.motion[0].weight.dtype)
         seen = [self.looks(2 * frame - 1) for frame in video[:, :, :9:4].unbind(2)]
         return torch.stack(seen).mean(0), self.moves(video)
 
     def moves(self, video: Tensor) -> Tensor:
         """What it sees of motion, `[B, features]`, in the light of every second of the first nine frames."""
+        video = check_tensor("video", video, [None, 3, None, None, None], self.motion[0].weight.dtype)
         light = video.amax(1)[:, :9:2]  # [B, 5, H, W]
         light = torch.cat([light, light[:, -1:].expand(-1, 5 - light.shape[1], -1, -1)], dim=1)
         return self.motion(2 * light - 1)
@@ -101,8 +116,14 @@ def adherence(logits: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str,
     """The share of videos in which a probe sees what was asked for, of each kind and of all together ("all").
 
     logits: `[B, values]` for each kind; wanted: `[B]`, -1 where nothing was asked for, which "all" counts as right.
-    A kind that nobody asked for gives NaN.
+    A kind that nobody asked for gives NaN. Raises ValueError or TypeError where these do not fit each other.
     """
+    if not isinstance(logits, dict) or not isinstance(wanted, dict) or not wanted or wanted.keys() - logits.keys():
+        raise ValueError(f"wanted must be a dict of some kinds of logits, got {shown(wanted)} and {shown(logits)}")
+    for kind, numbers in wanted.items():
+        check_tensor(f"logits of {kind!r:.20}", logits[kind], [None, None])
+        if not is_whole(numbers) or numbers.shape != (len(logits[kind]),):
+            raise ValueError(f"wanted {kind!r:.20} must be {len(logits[kind])} whole numbers, got {shown(numbers)}")
     right = {kind: logits[kind].argmax(1) == numbers for kind, numbers in wanted.items()}
     asked = {kind: numbers >= 0 for kind, numbers in wanted.items()}
     shares = {kind: right[kind][asked[kind]].float().mean().item() for kind in wanted}
@@ -143,7 +164,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     a, b = check_tensor("a", a, [None, None]).double(), check_tensor("b", b, [None, None]).double()
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"a and b must be [N, D] with the same D and N of 2 or more, got {a.shape} and {b.shape}")
-    s_a, s_b = torch.cov(a.T), torch.cov(b.T)  # [D, D]
+    check_memory(f"the covariances of {a.shape[1]} features", 80 * a.shape[1] ** 2)
+    s_a, s_b = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))  # [D, D]
     values, vectors = torch.linalg.eigh(s_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # s_a^(1/2)
     cross = torch.linalg.eigvalsh(root @ s_b @ root).clamp(min=0).sqrt().sum()  # trace((s_a s_b)^(1/2))
@@ -157,9 +179,10 @@ def precision_recall(real: Tensor, generated: Tensor, *, neighbours: int = 3) ->
     the set (arXiv 1904.06991, eq. 1 and 2). Raises ValueError for other shapes, or no more rows than `neighbours`.
     """
     real = check_tensor("real", real, [None, None])
-    generated = check_tensor("generated", generated, [None, real.shape[1]])
+    generated = check_tensor("generated", generated, [None, real.shape[1]]).to(real)
     if min(len(real), len(generated)) <= check_count("neighbours", neighbours):
         raise ValueError(f"both sets need more rows than neighbours, {neighbours}; got {len(real)}, {len(generated)}")
+    check_memory(f"distances among {len(real)} and {len(generated)} rows", 20 * max(len(real), len(generated)) ** 2)
     between = torch.cdist(real, generated)  # [N, M]
     radius_real, radius_generated = (  # [N], [M]; a point's nearest neighbour in its own set is itself
         torch.cdist(x, x).kthvalue(neighbours + 1, dim=1).values for x in (real, generated)
@@ -170,8 +193,11 @@ def precision_recall(real: Tensor, generated: Tensor, *, neighbours: int = 3) ->
 
 def nearest_distance(samples: Tensor, reference: Tensor) -> Tensor:
     """The Euclidean distance of each of the samples `[M, ...]` to the nearest reference `[N, ...]`: `[M]`."""
-    reference = check_tensor("reference", reference).flatten(1)
-    samples = check_tensor("samples", samples).flatten(1)
+    reference = check_tensor("reference", reference)
+    reference = reference.reshape(len(reference), -1)
+    samples = check_tensor("samples", samples).to(reference)
+    samples = samples.reshape(len(samples), -1)
     if samples.shape[1] != reference.shape[1]:
         raise ValueError(f"samples and reference must hold rows of one size, got {samples.shape}, {reference.shape}")
+    check_memory(f"distances of {len(samples)} samples to {len(reference)}", 5 * len(samples) * len(reference))
     return torch.cdist(samples, reference).min(dim=1).values

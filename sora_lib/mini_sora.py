@@ -3,6 +3,7 @@
 Latents are `[B, C, n, h, w]`, where n = 1 + (frames - 1) / 4 and h, w are height and width over 4. An image is n = 1.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .text import TextEncoder, tokenize
-from .transformer import DiT, Size, grid_of, patchify
-from .validate import check_same_shape, check_tensor, check_times
+from .transformer import DiT, Size, check_size, grid_of, patchify
+from .validate import check_count, check_memory, check_same_shape, check_tensor, check_times, shown
 
 
 @dataclass
@@ -33,8 +34,10 @@ class Told:
 
 def told(captions: Sequence[str | None], size: Size, channels: int = 8) -> Told:
     """Captions alone, for latents of `size` (n, h, w): no frame is known."""
-    known = torch.zeros(len(captions), channels, *size)
-    return Told(tokenize(captions), known, torch.zeros(len(captions), size[0]))
+    tokens, (n, h, w) = tokenize(captions), check_size("size", size)
+    shape = len(tokens), check_count("channels", channels), n, h, w
+    check_memory(f"latents of {list(shape)}", 4 * math.prod(shape))
+    return Told(tokens, torch.zeros(shape), torch.zeros(len(tokens), n))
 
 
 class MiniSora(DiT):
@@ -55,14 +58,16 @@ class MiniSora(DiT):
 
     def forward(self, x_t: Tensor, t: Tensor, told: Told) -> Tensor:
         """Noisy latents `[B, C, n, h, w]` and times `[B]` to the velocity, `[B, C, n, h, w]`."""
-        x_t = check_tensor("x_t", x_t, [None, self.channels, None, None, None])
-        if len(told.tokens) != len(x_t):
-            raise ValueError(f"told.tokens must be a row for each sample, {len(x_t)}, got {len(told.tokens)}")
-        known = check_same_shape("told.known", told.known, "x_t", x_t)
-        mask = check_tensor("told.mask", told.mask, [len(x_t), x_t.shape[2]])[:, None, :, None, None].expand_as(
-            x_t[:, :1]
-        )
+        x_t = check_tensor("x_t", x_t, [None, self.channels, None, None, None], self.embed_patch.weight.dtype)
+        if not isinstance(told, Told):
+            raise TypeError(f"told must be a Told, as `told` makes it, got {shown(told)}")
+        words = self.embed_text(told.tokens)  # [B, width]
+        if len(words) != len(x_t):
+            raise ValueError(f"told.tokens must be a row for each sample, {len(x_t)}, got {len(words)}")
+        known = check_same_shape("told.known", told.known, "x_t", x_t).to(x_t)
+        mask = check_tensor("told.mask", told.mask, [len(x_t), x_t.shape[2]]).to(x_t)
+        mask = mask[:, None, :, None, None].expand_as(x_t[:, :1])
         extra = torch.cat([known * mask, mask], dim=1)  # [B, C + 1, n, h, w]
-        condition = self.embed_time(check_times(t, len(x_t))) + self.embed_text(told.tokens)  # [B, width]
+        condition = self.embed_time(check_times(t, len(x_t)).to(x_t)) + words  # [B, width]
         h = self.embed_patch(patchify(x_t, self.patch_size)) + self.embed_known(patchify(extra, self.patch_size))
         return self.transform(h, condition, grid_of(x_t, self.patch_size))

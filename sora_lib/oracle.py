@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .schedules import Schedule, check_schedule, expand
-from .validate import check_count, check_number, check_tensor, check_times
+from .validate import check_many, check_memory, check_number, check_tensor, check_times
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, ...], t [B]) -> x0_hat [B, ...]
 
@@ -28,7 +28,7 @@ class GaussianMixture:
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n independent samples `[n, D]`: pick a component, add its noise."""
-        check_count("n", n)
+        check_many("n", n, 8 + 12 * self.means.shape[1])
         which = torch.multinomial(self.weights, n, replacement=True, generator=generator)  # [n]
         means = self.means[which]  # [n, D]
         return means + self.std * torch.randn(means.shape, generator=generator)
@@ -40,6 +40,8 @@ class GaussianMixture:
         """
         x_t = check_tensor("x_t", x_t, [None, self.means.shape[1]])
         t = check_times(t, len(x_t))
+        check_schedule(schedule)
+        check_memory(f"x_t: {len(x_t)} samples of {len(self.means)} components", 8 * len(x_t) * len(self.means))
         alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]  # [B, 1]
         means = self.means.to(x_t)
         variance = (alpha * self.std) ** 2 + sigma**2  # [B, 1]
@@ -79,7 +81,8 @@ class EmpiricalDenoiser:
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         x_t = check_tensor("x_t", x_t, [None, *self.data.shape[1:]])
         t = check_times(t, len(x_t))
-        alpha, sigma = self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None]  # [B, 1]
+        check_memory(f"x_t: {len(x_t)} samples, each against {len(self.data)} points", 8 * len(x_t) * self.data.numel())
+        alpha, sigma = (curve(t).to(x_t)[:, None] for curve in (self.schedule.alpha, self.schedule.sigma))  # [B, 1]
         data, x = self.data.to(x_t).flatten(1), x_t.flatten(1)  # [N, D], [B, D]
         distance = (x[:, None] - alpha[..., None] * data).square().sum(-1)  # [B, N]
         x0_hat = torch.softmax(-distance / (2 * sigma**2).clamp(min=1e-12), dim=1) @ data

@@ -14,10 +14,9 @@ from .pretrained import load_pretrained
 from .samplers import guided, heun, time_grid
 from .schedules import RectifiedFlow
 from .text import parse
-from .validate import check_choice, check_count, check_number, check_tensor
+from .validate import check_choice, check_count, check_flag, check_memory, check_number, check_tensor
 
 FAMILIES = {"mini-sora": "video-autoencoder"}  # a transformer, and the autoencoder in whose latents it works
-MEMORY = 2e9  # bytes: what one call may take
 BYTES_A_PIXEL = 600  # for each latent frame: measured 460 to 600 (1 to 33 frames, 32 to 256 pixels a side)
 
 
@@ -43,6 +42,9 @@ def sample_latents(
     start: latents at the first of the times `steps`; noise, drawn from the generator, if there are none.
     """
     flow = RectifiedFlow()
+    check_tensor("request.known", request.known, [None] * 5)
+    check_number("scale", scale, 0, 1000)
+    check_flag("progress", progress)
     start = torch.randn(request.known.shape, generator=generator) if start is None else start
     denoise = as_denoiser(model, flow, "v", request)
     if scale != 1:
@@ -112,11 +114,7 @@ class MiniSoraPipeline:
         check_number("strength", strength, 0, 1)
         size = 1 + num_frames // 4, height // 4, width // 4
         needed = len(prompts) * size[0] * height * width * BYTES_A_PIXEL
-        if needed > MEMORY:
-            raise ValueError(
-                f"{len(prompts)} x {num_frames} frames of {height} x {width} would take about {needed / 1e9:.1f} GB of "
-                f"memory, more than the {MEMORY / 1e9:.0f} GB accepted; ask for fewer, shorter or smaller videos"
-            )
+        check_memory(f"{len(prompts)} x {num_frames} frames of {height} x {width}", needed)
         with torch.no_grad():
             known = {name: self.autoencoder.encode(2 * clip - 1) for name, clip in clips.items()}
         request = told(prompts, size, self.transformer.channels)
@@ -158,6 +156,9 @@ def _sizes(
     clips: dict[str, Tensor], num_frames: int | None, height: int | None, width: int | None
 ) -> tuple[int, int, int]:
     """Frames, height and width of the video: those asked for, where the clips to go by agree."""
+    for name, value, least in (("num_frames", num_frames, 1), ("height", height, 32), ("width", width, 32)):
+        if value is not None:
+            check_count(name, value, least)
     sizes = {name: list(clip.shape[3:]) for name, clip in clips.items()}
     for name, (high, wide) in sizes.items():
         height, width = high if height is None else height, wide if width is None else width

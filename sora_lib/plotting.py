@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .validate import check_choice, check_count, check_tensor
+from .validate import check_choice, check_count, check_list, check_many, check_memory, check_number, check_tensor
 
 # One colour for one thing in every chapter, distinguishable by colour-blind readers (the Okabe-Ito palette).
 COLORS = {"data": "#0072B2", "noise": "#7A7A7A", "model": "#D55E00", "exact": "#009E73", "mark": "#CC79A7"}
@@ -36,6 +36,7 @@ def use_style() -> None:
 
 def plane(ax: Axes, title: str = "", limit: float = 3.0) -> Axes:
     """Make `ax` a square window on the plane, from -limit to limit."""
+    check_number("limit", limit, 0, 1e6)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", title=title, xlabel="x", ylabel="y")
     return ax
 
@@ -62,7 +63,8 @@ def plot_field(
 ) -> Axes:
     """Draw arrows from grid points x to field(x), for field `[B, 2]` to `[B, 2]`: where a denoiser would send them."""
     check_count("cells", cells, 2)
-    axis = torch.linspace(-limit, limit, cells)
+    check_memory(f"cells: {cells} x {cells} arrows", 1000 * cells**2)
+    axis = torch.linspace(-check_number("limit", limit, 0, 1e6), limit, cells)
     x = torch.cartesian_prod(axis, axis)  # [cells^2, 2]
     with torch.no_grad():
         step = (field(x) - x).cpu()
@@ -78,7 +80,9 @@ def figure_png(fig: Figure, colors: int | None = None) -> bytes:
     picture = Picture.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     if colors is None:
         return _png(picture, compress_level=1)
-    return _png(picture.quantize(check_count("colors", colors, 2)), optimize=True)
+    if check_count("colors", colors, 2) > 256:
+        raise ValueError(f"colors must be 256 or less, got {colors}")
+    return _png(picture.quantize(colors), optimize=True)
 
 
 def _png(picture: Picture.Image, **options: object) -> bytes:
@@ -91,9 +95,10 @@ def render_frames(
     draw: Callable[[Axes, int], object], count: int, *, size: tuple[float, float] = (3.6, 3.6)
 ) -> list[bytes]:
     """PNG bytes of `count` frames: `draw(ax, i)` paints frame i on a fresh axes of `size` inches."""
-    check_count("count", count)
+    check_many("count", count, 1000)
+    width, height = (check_number("size", side, 0.1, 50) for side in check_list("size", size))
     frames = []
-    fig = Figure(figsize=size, dpi=80)  # not by pyplot, which would keep it open
+    fig = Figure(figsize=(width, height), dpi=80)  # not by pyplot, which would keep it open
     for i in range(count):
         fig.clear()
         draw(fig.add_subplot(), i)
@@ -103,7 +108,7 @@ def render_frames(
 
 def animation(frames: Sequence[bytes], alt: str, *, milliseconds: int = 120) -> Image:
     """An animated PNG of the frames, for display: it plays on code hosts and on static pages, with no script."""
-    if not frames:
+    if not check_list("frames", frames, bytes):
         raise ValueError("frames is empty; pass at least one PNG")
     first, *rest = (Picture.open(io.BytesIO(frame)).convert("RGB").quantize(32) for frame in frames)
     moving = {"save_all": True, "append_images": rest, "loop": 0, "duration": check_count("milliseconds", milliseconds)}
@@ -117,10 +122,11 @@ def video_png(video: Tensor, *, columns: int = 4, zoom: int = 3, milliseconds: i
     """
     video = check_tensor("video", video, [None, 3, None, None, None]).detach().cpu()
     columns = min(check_count("columns", columns), len(video))
+    check_memory(f"zoom: each pixel {zoom} x {zoom}", 4 * video.numel() * check_count("zoom", zoom) ** 2)
     framed = pad(video, (0, 1, 0, 1), value=0.3)
     blank = torch.full_like(framed[:1], 0.3).expand(-len(video) % columns, -1, -1, -1, -1)
     tiled = rearrange(torch.cat([framed, blank]), "(r k) c f h w -> f (r h) (k w) c", k=columns)
-    tiled = (255 * tiled[:, :-1, :-1].clamp(0, 1)).round().byte().repeat_interleave(check_count("zoom", zoom), 1)
+    tiled = (255 * tiled[:, :-1, :-1].clamp(0, 1)).round().byte().repeat_interleave(zoom, 1)
     first, *rest = (Picture.fromarray(frame.numpy()) for frame in tiled.repeat_interleave(zoom, 2))
     moving = {"save_all": True, "append_images": rest, "loop": 0, "duration": check_count("milliseconds", milliseconds)}
     return _png(first, optimize=True, **(moving if rest else {}))

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from .oracle import Denoiser
 from .schedules import Schedule, check_schedule
-from .validate import check_count, check_number, check_same_shape, check_tensor, check_times
+from .validate import check_flag, check_many, check_memory, check_number, check_same_shape, check_tensor, check_times
 
 
 def time_grid(steps: int | Tensor) -> Tensor:
     """The times a sampler visits, `[steps + 1]`, decreasing, in float64."""
     if not isinstance(steps, Tensor):
-        return torch.linspace(1, 0, check_count("steps", steps) + 1, dtype=torch.float64)
+        return torch.linspace(1, 0, check_many("steps", steps, 50) + 1, dtype=torch.float64)
     times = check_times(steps, name="steps").double()
     if len(times) < 2 or (times.diff() >= 0).any():
         raise ValueError(f"steps as a tensor must hold at least two decreasing times, got {steps.tolist()[:8]}")
@@ -33,6 +33,8 @@ def _walk(
     """Apply `step(x_t, t, s) -> x_s` from each time t to the next, s."""
     times = time_grid(steps).tolist()
     x = check_tensor("x_start", x_start)
+    if check_flag("trajectory", trajectory):
+        check_memory(f"a trajectory of {len(times)} times {list(x.shape)}", 3 * len(times) * x.nbytes)
     path = [x]
     with torch.no_grad():
         for t, s in pairwise(times):

@@ -9,7 +9,16 @@ import math
 import torch
 from torch import Tensor
 
-from .validate import check_choice, check_count, check_number, check_same_shape, check_tensor, check_times
+from .validate import (
+    check_choice,
+    check_count,
+    check_memory,
+    check_number,
+    check_same_shape,
+    check_tensor,
+    check_times,
+    shown,
+)
 
 PREDICTIONS = ("eps", "x0", "v", "score")
 
@@ -60,16 +69,30 @@ class Schedule:
 
     def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """x_t = alpha(t) x0 + sigma(t) eps, for x0 and eps `[B, ...]` and t `[B]` (DDPM, arXiv 2006.11239, eq. 4)."""
-        x0 = check_tensor("x0", x0)
-        eps = check_same_shape("eps", eps, "x0", x0)
-        t = check_times(t, len(x0))
-        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
+        return self._mix(0, x0, t, eps)
+
+    def velocity(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """v = dx_t/dt = alpha_dot(t) x0 + sigma_dot(t) eps, for x0 and eps `[B, ...]` and t `[B]`."""
+        return self._mix(2, x0, t, eps)
+
+    def _mix(self, first: int, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The curve numbered `first` times x0, plus the next one times eps."""
+        check_noised(x0, t, eps)
+        curves = self.curves(t.detach().cpu().double())
+        a, b = (expand(curve.to(t), x0) for curve in curves[first : first + 2])
+        return a * x0 + b * eps
+
+
+def check_noised(x0: Tensor, t: Tensor, eps: Tensor) -> None:
+    """Raise TypeError or ValueError unless x0 and eps are alike, `[B, ...]`, and t holds a time for each, `[B]`."""
+    check_same_shape("eps", eps, "x0", check_tensor("x0", x0))
+    check_times(t, len(x0))
 
 
 def check_schedule(schedule: object) -> Schedule:
     """Return `schedule` if it is one: an instance, such as Cosine(), not its class or its name."""
     if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule must be a Schedule such as RectifiedFlow(), got {schedule!r}")
+        raise TypeError(f"schedule must be a Schedule such as RectifiedFlow(), got {shown(schedule)}")
     return schedule
 
 
@@ -93,6 +116,7 @@ class LinearBeta(_VariancePreserving):
         self.steps = check_count("steps", steps)
         check_number("beta_start", beta_start, 1e-8, 0.999)
         check_number("beta_end", beta_end, 1e-8, 0.999)
+        check_memory(f"steps: {steps} betas", 50 * steps)
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)  # [steps]
         self._log_alpha_bar = torch.cat([torch.zeros(1).double(), torch.log1p(-betas).cumsum(0)])  # [steps + 1]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .transformer import WHOLE, Attention, rotary_angles
-from .validate import check_count
+from .transformer import Attention, rotary_angles
+from .validate import check_choice, check_count, check_flag, check_list, check_memory, is_whole, shown
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHAPES = ("circle", "square", "triangle")
@@ -49,12 +49,20 @@ _PHRASES = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing in a video; None is "not said". A thing that stands still has no speed."""
+    """One thing in a video; None is "not said". A thing that stands still has no speed.
+
+    Raises ValueError for a value that is not in `KINDS`.
+    """
 
     subject: str
     color: str | None = None
     direction: str | None = None
     speed: str | None = None
+
+    def __post_init__(self) -> None:
+        for kind, accepted in KINDS.items():
+            if kind == "subject" or getattr(self, kind) is not None:
+                check_choice(f"the {kind} of a thing", getattr(self, kind), accepted)
 
 
 def describe(scene: Sequence[Thing], *, synonyms: bool = False, generator: torch.Generator | None = None) -> str:
@@ -74,7 +82,8 @@ def describe(scene: Sequence[Thing], *, synonyms: bool = False, generator: torch
         motion = [pick(VERBS), pick(SYNONYMS[thing.direction])]
         return " ".join([*words, *pick((motion + speed, speed + motion))])
 
-    if len(scene) not in (1, 2):
+    check_flag("synonyms", synonyms)
+    if len(check_list("scene", scene, Thing)) not in (1, 2):
         raise ValueError(f"scene must be one or two things, got {len(scene)}")
     if len(scene) == 1:
         return phrase(scene[0])
@@ -143,6 +152,7 @@ def _thing(words: list[str], caption: str) -> Thing:
 
 def attributes(things: Sequence[Thing]) -> dict[str, Tensor]:
     """For each kind of attribute, the number of each thing's value in `KINDS`, `[B]`; -1 where it has none."""
+    check_list("things", things, Thing)
     return {
         kind: torch.tensor([values.index(value) if (value := getattr(thing, kind)) else -1 for thing in things])
         for kind, values in KINDS.items()
@@ -151,8 +161,7 @@ def attributes(things: Sequence[Thing]) -> dict[str, Tensor]:
 
 def tokenize(captions: Sequence[str | None]) -> Tensor:
     """Captions to tokens `[B, LONGEST]`, whole numbers, padded at the end; None is "no caption"."""
-    if isinstance(captions, str):
-        raise TypeError(f"captions must be a list of captions, got one alone: {captions!r:.80}")
+    check_memory(f"{len(check_list('captions', captions))} captions", 8 * LONGEST * len(captions))
     rows = torch.full((len(captions), LONGEST), PAD)
     for row, caption in zip(rows, captions, strict=True):
         if caption is not None:
@@ -172,6 +181,7 @@ class TextEncoder(nn.Module):
         if check_count("width", width) % (2 * check_count("heads", heads)) or width < 6 * heads:
             raise ValueError(f"width must be an even multiple of heads, {heads}, and 6 times it or more, got {width}")
         check_count("depth", depth, 0)
+        check_memory(f"weights of width {width} and depth {depth}", 32 * width**2 * depth + 4 * width * len(TOKENS))
         self.heads = heads
         self.embed = nn.Embedding(len(TOKENS) + 1, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * depth))
@@ -181,8 +191,8 @@ class TextEncoder(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if not isinstance(tokens, Tensor) or tokens.dtype not in WHOLE or tokens.ndim != 2 or not tokens.numel():
-            raise TypeError(f"tokens must be whole numbers [B, L], as tokenize makes them, got {tokens!r:.80}")
+        if not is_whole(tokens) or tokens.ndim != 2 or not tokens.numel():
+            raise TypeError(f"tokens must be whole numbers [B, L], as tokenize makes them, got {shown(tokens)}")
         if tokens.min() < PAD or tokens.max() > len(TOKENS):
             raise ValueError(f"tokens must lie in 0 to {len(TOKENS)}, got {tokens.min()} to {tokens.max()}")
         tokens = tokens[:, : max(1, int((tokens != PAD).sum(1).max()))]  # no longer than the longest caption

@@ -484,7 +484,7 @@ ONE = [[Thing("one", "red", "up", "slow")]]
         ),
         (lambda: random_scene(subjects=()), ValueError, "subjects must be some of zero, one"),
         (lambda: random_scene(subjects=("one", "ten")), ValueError, "subjects must be some of zero, one"),
-        (lambda: random_scene(subjects="one"), ValueError, "subjects must be some of zero, one"),
+        (lambda: random_scene(subjects="one"), TypeError, "subjects must be a list, got 'one'"),
         (
             lambda: random_scene(2, subjects=("three",), combinations="held out"),  # every one of them is red
             ValueError,

@@ -120,6 +120,7 @@ def test_frechet_distance_turns_with_the_axes():
 
 def test_frechet_distance_takes_one_feature_and_survives_equal_rows():
     assert frechet_distance(torch.zeros(5, 3), torch.ones(4, 3)) == pytest.approx(3)
+    assert frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[5.0], [7.0]])) == pytest.approx(25)
 
 
 @pytest.mark.parametrize(("a", "b"), [(randn(5, 2), randn(5, 3)), (randn(1, 2), randn(5, 2)), (randn(5), randn(5))])

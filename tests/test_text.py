@@ -245,7 +245,7 @@ def test_the_longest_caption_fits_and_no_longer_one():
 
 
 def test_a_caption_alone_is_not_a_list():
-    with pytest.raises(TypeError, match="captions must be a list of captions, got one alone: 'a seven'"):
+    with pytest.raises(TypeError, match="captions must be a list, got 'a seven'"):
         tokenize("a seven")
 
 
