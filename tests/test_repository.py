@@ -66,7 +66,7 @@ def test_binder_takes_its_pins_from_the_root():
 def test_a_notebook_is_clean(path):
     notebook = nbformat.read(path, as_version=4)
     assert dev.clean(copy.deepcopy(notebook)) == notebook, f"run: python3 dev.py execute {path.stem}"
-    assert path.read_bytes().endswith(b"}\n")
+    assert path.read_bytes().endswith((b"}\n", b"}\r\n"))
     assert path.stat().st_size <= dev.FILE_MEGABYTES * 1e6
 
 

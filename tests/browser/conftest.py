@@ -1,5 +1,6 @@
 """A real browser, a real JupyterLab, and exported pages without a network."""
 
+import re
 import shutil
 import socket
 
@@ -48,7 +49,11 @@ def usual_errors(browser, lab):
 
 @pytest.fixture(scope="module")
 def open_notebook(browser, lab, usual_errors):
-    """Open notebooks in JupyterLab; in the end their consoles must hold no error that an empty notebook has not."""
+    """Open notebooks in JupyterLab.
+
+    In the end their consoles must hold no error that an empty notebook has not, and their pages must have asked this
+    computer alone; and that not for news, updates or extensions, which the server would fetch.
+    """
     opened = []
 
     def start(name, sources=None):
@@ -59,6 +64,8 @@ def open_notebook(browser, lab, usual_errors):
     for notebook in opened:
         notebook.close()
     assert not {error for notebook in opened for error in notebook.errors} - usual_errors
+    near = re.escape(lab[0].address) + "/(?!lab/api/(news|update|extensions))|data:|blob:"
+    assert not {url for notebook in opened for url in notebook.asked if not re.match(near, url)}
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,22 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 class Notebook:
-    """One notebook and its page. `sources`, where given, are its code cells; `errors` is what its console says."""
+    """One notebook and its page. `sources`, where given, are its code cells.
+
+    `errors` is what its console says, `asked` are the addresses that it asks.
+    """
 
     def __init__(self, browser, lab, name, sources=None):
         self.server, folder = lab
-        self.path, self.errors = folder / "notebooks" / name, []
+        self.path, self.errors, self.asked = folder / "notebooks" / name, [], []
         if sources is not None:
             cells = [new_code_cell(source.strip()) for source in sources]
             nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), self.path)
         self.page = browser.new_page(viewport={"width": 1200, "height": 900})
         self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("websocket", lambda channel: self.asked.append(channel.url.replace("ws", "http", 1)))
         self.page.goto(f"{self.server.address}/lab/tree/notebooks/{name}?token={self.server.token}&reset")
         self.wait_until_idle()
 
