@@ -39,6 +39,7 @@ VENV = ROOT / ".venv"
 FIRST_CHAPTER = "notebooks/00_start_here.ipynb"
 OLDEST, NEWEST = (3, 11), (3, 14)  # the Pythons for which the pinned torch has wheels, from 3.11 on
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PEERS = "requirements-bench.txt"  # what the benchmarks compare with
 NEWS = "@jupyterlab/apputils-extension:announcements"  # the popup that asks whether to fetch news
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LANGUAGE = {  # what a notebook says of its language; without Python's version, which differs between computers
@@ -50,6 +51,7 @@ LANGUAGE = {  # what a notebook says of its language; without Python's version, 
     "pygments_lexer": "ipython3",
 }
 SECONDS, MEGABYTES, FILE_MEGABYTES = 90, 1500, 1  # the budget of one notebook
+SMALL_MEGABYTES, SMALL_RATIO = 2000, 3  # what Binder gives, and how much slower its one core may be
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of the two: threads of both on the same processors wait for each other
 KINDS = {"tests", "failures", "errors", "skipped"}  # what pytest's report counts
@@ -94,7 +96,7 @@ def libc_name():
 @contextlib.contextmanager
 def only_one():
     """Hold a lock on the environment. The system releases it even when this process is killed."""
-    with open(ROOT / ".venv.lock", "a+") as file:
+    with open(ROOT / ".venv.lock", "ab+") as file:
         if WINDOWS:
             import msvcrt
 
@@ -122,7 +124,7 @@ def stamp(dev):
 
 
 def installed(dev):
-    return stamp_path(dev).exists() and stamp_path(dev).read_text() == stamp(dev)
+    return stamp_path(dev).exists() and stamp_path(dev).read_text(encoding="utf-8") == stamp(dev)
 
 
 def inside():
@@ -194,7 +196,7 @@ def environment(dev=False):
                 path.unlink()  # until pip has ended well, nothing counts as installed
             install(python, dev)
             for group in {False, dev}:
-                stamp_path(group).write_text(stamp(group))
+                stamp_path(group).write_text(stamp(group), encoding="utf-8")
     return python
 
 
@@ -259,7 +261,7 @@ class Server:
             with contextlib.suppress(OSError):
                 return self.api("/api/status")
             time.sleep(0.1)
-        lines = self.log.read_text(errors="replace").strip().splitlines() or ["(no output)"]
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["(no output)"]
         raise Problem(f"JupyterLab did not start: {lines[-1]} (all of it is in {self.log})")
 
     def __exit__(self, *_):
@@ -387,6 +389,12 @@ def run_unit_tests(arguments):
     return run_pytest(arguments, ONE_THREAD)
 
 
+def run_notebooks(arguments):
+    """Where CI is set, each kernel gets no more memory than Binder has."""
+    with memory_limit(SMALL_MEGABYTES) if os.environ.get("CI") else contextlib.nullcontext():
+        return run_pytest(arguments)
+
+
 def run_browser_tests(arguments):
     if find_browser() or os.environ.get("CI"):
         return run_pytest(arguments, ONE_THREAD)
@@ -417,7 +425,7 @@ def test(args):
         ("lint", run_ruff, ["check", "."]),
         ("format", run_ruff, ["format", "--check", "."]),
         ("unit tests", run_unit_tests, unit and ["-p", "no:nbval", *shared("loadfile"), *unit]),
-        ("notebooks", run_pytest, books and [*NBVAL, *shared("loadfile"), *books]),
+        ("notebooks", run_notebooks, books and [*NBVAL, *shared("loadfile"), *books]),
         ("browser tests", run_browser_tests, browser and ["-p", "no:nbval", *shared("loadgroup"), *browser]),
     ]
     total = collections.Counter()
@@ -648,7 +656,7 @@ def probe():
 def peak_memory(process):
     """Return the most bytes that a process has held."""
     with contextlib.suppress(OSError, AttributeError):
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
         return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) * 1024
     memory = process.memory_info()
     return getattr(memory, "peak_wset", memory.rss)
@@ -663,19 +671,29 @@ def watch(peaks, stop):
             peaks.append(sum(map(peak_memory, psutil.Process().children(recursive=True))))
 
 
+def measure(path):
+    """Run a notebook; return its seconds, its peak bytes and what went wrong (or None)."""
+    peaks, stop, start = [0], threading.Event(), time.monotonic()
+    watcher = threading.Thread(target=watch, args=(peaks, stop))
+    watcher.start()
+    try:
+        _, error = run_notebook(path)
+    finally:
+        stop.set()
+        watcher.join()
+    if error:
+        print(f"{path.stem}: {error}", file=sys.stderr, flush=True)
+    return time.monotonic() - start, max(peaks), error
+
+
 def budget(args):
+    if args.small:
+        return small_budget(find_notebooks(args.notebooks))
     print(probe() + "\n\n| notebook | seconds | peak MB | file MB | |\n| --- | ---: | ---: | ---: | --- |", flush=True)
     verdicts = []
     for path in find_notebooks(args.notebooks):
-        peaks, stop, start = [0], threading.Event(), time.monotonic()
-        watcher = threading.Thread(target=watch, args=(peaks, stop))
-        watcher.start()
-        try:
-            _, error = run_notebook(path)
-        finally:
-            stop.set()
-            watcher.join()
-        figures = time.monotonic() - start, max(peaks) / 1e6, path.stat().st_size / 1e6
+        seconds, peak, error = measure(path)
+        figures = seconds, peak / 1e6, path.stat().st_size / 1e6
         over = any(figure > limit for figure, limit in zip(figures, (SECONDS, MEGABYTES, FILE_MEGABYTES), strict=True))
         verdicts.append("failed" if error else "over" if over else "ok")
         print("| {} | {:.0f} | {:.0f} | {:.2f} | {} |".format(path.stem, *figures, verdicts[-1]), flush=True)
@@ -683,9 +701,63 @@ def budget(args):
     return 0 if set(verdicts) <= {"ok"} else 1
 
 
+@contextlib.contextmanager
+def memory_limit(megabytes):
+    """Give each process that is started meanwhile so much memory; where the system is not Linux, as much as it wants.
+
+    Linux counts what a process could write to without sharing it (RLIMIT_DATA). Pages that it has reserved and not yet
+    touched count too, so this is stricter than the same limit on resident memory; libraries' code does not count.
+    """
+    if platform.system() != "Linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = [megabytes * 10**6] + [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(wanted), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@contextlib.contextmanager
+def one_core():
+    """Keep each process that is started meanwhile on one processor core, with one thread to compute."""
+    cores, threads = os.sched_getaffinity(0), os.environ.get("OMP_NUM_THREADS")
+    os.sched_setaffinity(0, {min(cores)})
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        os.environ.pop("OMP_NUM_THREADS")
+        os.environ.update({"OMP_NUM_THREADS": threads} if threads else {})
+
+
+def small_budget(paths):
+    """Run each notebook freely and then as on Binder: on one core, with SMALL_MEGABYTES of memory."""
+    if platform.system() != "Linux":
+        raise Problem("--small needs Linux, which can hold a process to one core and to a size.")
+    print(probe() + "\n\n| notebook | seconds | peak MB | small, s | small, peak MB | ratio | |", flush=True)
+    print("| --- | ---: | ---: | ---: | ---: | ---: | --- |", flush=True)
+    verdicts = []
+    for path in paths:
+        seconds, peak, wrong = measure(path)
+        with one_core(), memory_limit(SMALL_MEGABYTES):
+            slower, less, error = measure(path)
+        verdicts.append("failed" if wrong or error else "over" if slower > SMALL_RATIO * seconds else "ok")
+        figures = seconds, peak / 1e6, slower, less / 1e6, slower / seconds
+        print("| {} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {:.1f} | {} |".format(path.stem, *figures, verdicts[-1]))
+        sys.stdout.flush()
+    print(f"\nSmall: one core, {SMALL_MEGABYTES} MB of writable memory, {SMALL_RATIO} times the seconds at most.")
+    return 0 if set(verdicts) <= {"ok"} else 1
+
+
 def find_benchmarks(names):
     """Turn `controls` into the path of its file; without names, return all benchmarks."""
-    scripts = {path.stem: path for path in sorted(ROOT.glob("benchmarks/*.py"))}
+    scripts = {path.stem: path for path in sorted(ROOT.glob("benchmarks/[a-z]*.py"))}
     for name in names:
         if name not in scripts:
             raise Problem(f"There is no benchmark {name!r}; there are: {', '.join(scripts)}")
@@ -693,7 +765,10 @@ def find_benchmarks(names):
 
 
 def bench(args):
-    codes = [subprocess.call([sys.executable, str(path)], cwd=ROOT) for path in find_benchmarks(args.benchmarks)]
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "-r", PEERS]
+    run_quietly(command, "Installing what is compared with")
+    save = ["--save"] if args.save else []
+    codes = [subprocess.call([sys.executable, str(path), *save], cwd=ROOT) for path in find_benchmarks(args.benchmarks)]
     return 1 if any(codes) else 0
 
 
@@ -727,8 +802,10 @@ def parser():
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
     sub = command(budget, "Run notebooks, keep nothing, and print their seconds and memory as a Markdown table.")
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
-    sub = command(bench, "Measure, and print the figures beside their budgets.")
+    sub.add_argument("--small", action="store_true", help="compare with one core and 2 GB of memory, as on Binder")
+    sub = command(bench, "Measure, and print the figures; libraries that it compares with are installed first.")
     sub.add_argument("benchmarks", nargs="*", help="for instance: controls (default: all of benchmarks/)")
+    sub.add_argument("--save", action="store_true", help="also write tables and figures to docs/benchmarks.md")
     sub = command(export, "Write notebooks as HTML pages that need no network: for a website, a USB stick, a handout.")
     sub.add_argument("notebooks", nargs="*", help="for instance: 02, 02_forward_diffusion or a path (default: all)")
     sub.add_argument("--to", type=Path, default=ROOT / "html", help="the folder to write to (default: html)")
@@ -749,6 +826,12 @@ def end_cleanly():
             signal.signal(getattr(signal, name), interrupt)
 
 
+def print_anything():
+    """Where an output's encoding lacks a letter, of a folder's name say, print its code; in child processes too."""
+    os.environ.setdefault("PYTHONIOENCODING", ":backslashreplace")
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def main(arguments):
     problem = python_problem(sys.version_info[:2]) or platform_problem(
         platform.system(), platform.machine(), 64 if sys.maxsize > 2**32 else 32, libc_name()
@@ -756,6 +839,7 @@ def main(arguments):
     try:
         if problem:
             raise Problem(problem)
+        print_anything()
         args = parser().parse_args(arguments)
         choose_port(getattr(args, "port", None))
         find_notebooks(getattr(args, "notebooks", []))

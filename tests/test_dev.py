@@ -4,11 +4,14 @@ import argparse
 import ast
 import collections
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -205,11 +208,32 @@ def test_the_cpu_index_is_used_where_it_answers(there, root, monkeypatch, capsys
 # --- lab
 
 
+OPENED = r"token=|password|xsrf|allow_origin|allow_remote|allow_unauth|disable_check|trust|ip=(?!127\.0\.0\.1$)"
+
+
+def assert_shut(server):
+    """No setting makes the server less safe than its default, and without the token it answers nothing."""
+    assert "--ip=127.0.0.1" in server.command
+    words = [word for word in server.command if "root_dir" not in word]
+    assert not [word for word in words if re.search(OPENED, word)]  # in `ps`, others could read a token
+    assert ("--allow-root" in server.command) == (hasattr(os, "geteuid") and os.geteuid() == 0)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for path in ("/api/contents", "/api/kernels", "/api/status", "/lab/api/settings"):
+        for headers, code in (({}, 403), ({"Origin": "http://example.org"}, 404)):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                opener.open(urllib.request.Request(server.address + path, headers=headers), timeout=30)
+            assert refused.value.code == code, path
+            assert refused.value.headers["Access-Control-Allow-Origin"] is None
+    for path in ("/lab", "/files/" + dev.FIRST_CHAPTER):
+        assert opener.open(server.address + path, timeout=30).url.startswith(server.address + "/login")
+
+
 def test_the_check_runs_a_cell_of_the_first_chapter(root, capsys):
     chapter = save(root / dev.FIRST_CHAPTER, new_code_cell("1 + 1"))
     with dev.Server(dev.choose_port(None), root) as server:
         dev.check_lab(server)
         assert "Checked" in capsys.readouterr().out
+        assert_shut(server)
         save(chapter, new_code_cell("1 / 0"))
         with pytest.raises(dev.Problem, match="ZeroDivisionError"):
             dev.check_lab(server)
@@ -404,14 +428,14 @@ def test_a_failing_notebook_is_left_as_it_was(root, capsys):
 def test_budget_prints_a_table_and_fails_when_over(root, capsys, monkeypatch):
     path = save(root / "notebooks" / "01_it.ipynb", new_code_cell("block = bytearray(300_000_000)"))
     before = path.read_bytes()
-    assert dev.budget(argparse.Namespace(notebooks=[])) == 0
+    assert dev.budget(argparse.Namespace(notebooks=[], small=False)) == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("| 01_it"))
     assert 300 < int(row.split("|")[3]) < 700
     assert row.endswith("| ok |")
     assert "GFLOP/s" in out
     monkeypatch.setattr(dev, "MEGABYTES", 200)
-    assert dev.budget(argparse.Namespace(notebooks=[])) == 1
+    assert dev.budget(argparse.Namespace(notebooks=[], small=False)) == 1
     assert path.read_bytes() == before
 
 
@@ -421,16 +445,30 @@ def test_budget_prints_a_table_and_fails_when_over(root, capsys, monkeypatch):
 @pytest.fixture
 def benchmarks(root):
     (root / "benchmarks").mkdir()
-    for name, code in (("good", 0), ("bad", 3)):
-        text = f"import os, pathlib\npathlib.Path('{name}.ran').write_text(os.getcwd())\nraise SystemExit({code})"
+    (root / dev.PEERS).write_text("# none")
+    for name, code in (("good", 0), ("bad", 3), ("_shared", 9)):
+        text = f"import pathlib, sys\npathlib.Path('{name}.ran').write_text(str(sys.argv[1:]))\nsys.exit({code})"
         (root / "benchmarks" / f"{name}.py").write_text(text)
     return root
 
 
 @pytest.mark.parametrize(("names", "code", "ran"), [([], 1, {"good", "bad"}), (["good"], 0, {"good"})])
 def test_bench_runs_the_named_files_or_all_and_fails_where_one_does(benchmarks, names, code, ran):
-    assert dev.bench(argparse.Namespace(benchmarks=names)) == code
+    assert dev.bench(argparse.Namespace(benchmarks=names, save=False)) == code
     assert {path.stem for path in benchmarks.glob("*.ran")} == ran
+    assert (benchmarks / "good.ran").read_text() == "[]"
+
+
+def test_bench_hands_on_that_it_should_save(benchmarks):
+    dev.bench(argparse.Namespace(benchmarks=["good"], save=True))
+    assert (benchmarks / "good.ran").read_text() == "['--save']"
+
+
+def test_bench_says_what_it_cannot_install(benchmarks):
+    (benchmarks / dev.PEERS).write_text("no-such-package-anywhere==1.0\n")
+    with pytest.raises(dev.Problem, match="Installing what is compared with failed"):
+        dev.bench(argparse.Namespace(benchmarks=["good"], save=False))
+    assert not (benchmarks / "good.ran").exists()
 
 
 def test_an_unknown_benchmark_names_those_there_are(benchmarks, capsys):
