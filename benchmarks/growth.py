@@ -4,7 +4,6 @@ A line through the logarithms gives the power with which each grows. Memory is w
 by its profiler. Run it by `python3 dev.py bench growth`.
 """
 
-import math
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -45,8 +44,8 @@ def sampling(steps: int) -> Callable[[], object]:
 
 
 def power(sizes: Sequence[int], values: Sequence[float]) -> float:
-    """The slope of log value over log size, between the two largest: small sizes pay for overhead."""
-    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+    """The slope of log value over log size, by least squares over the three largest: small sizes pay for overhead."""
+    return np.polyfit(np.log(sizes[-3:]), np.log(values[-3:]), 1)[0]
 
 
 def measure() -> dict[str, tuple[list[int], list[list[float]], list[float]]]:
@@ -84,7 +83,7 @@ def main() -> None:
         lines.append([f"{axis}: power", f"{power(sizes, middle):.2f}", f"{power(sizes, memory):.2f}"])
     note = (
         "A training step of mini-Sora (batch 4, 80 tokens, width 160 where nothing else is said; width: batch 8), and "
-        f"one guided video. Medians of {ROUNDS} rounds in turns; power: of the last doubling or tripling."
+        f"one guided video. Medians of {ROUNDS} rounds in turns; power: of size, over the three largest."
     )
     text = table(["what grows", "ms", "MB at once"], lines)
     publish("growth", "\n\n".join([header, note, text]), draw_figure(found))

@@ -67,11 +67,10 @@ class EMA:
 
     def _follow(self, model: nn.Module) -> None:
         """Look up, once, which weights and buffers of the average belong to which of `model`'s: that is slow."""
-        mine, theirs = ([*m.parameters(), *m.buffers()] for m in (self.model, model))
-        if [value.shape for value in mine] != [value.shape for value in theirs]:
+        if [v.shape for v in self.model.state_dict().values()] != [v.shape for v in model.state_dict().values()]:
             raise ValueError("model has other weights than the one that the average was made of")
-        pairs, weights = list(zip(mine, theirs, strict=True)), len(list(model.parameters()))
-        self._followed, self._weights, self._buffers = model, pairs[:weights], pairs[weights:]
+        self._weights = list(zip(self.model.parameters(), model.parameters(), strict=True))
+        self._buffers, self._followed = list(zip(self.model.buffers(), model.buffers(), strict=True)), model
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Solutions of the exercises in place, chapters 00 to 14: a value or function for each check in teaching/checks."""
+"""Solutions of the exercises in place, chapters 00 to 16: a value or function for each check in teaching/checks."""
 
 import math
 from collections.abc import Callable
@@ -259,3 +259,19 @@ def known_mask(frames: int, first: int, last: int) -> Tensor:
 def closed_loop(video: Tensor, new: Tensor, k: int) -> Tensor:
     """The video, and of `new` what is not in it already."""
     return torch.cat([video, new[:, :, k:-k]], dim=2)
+
+
+# --- 16, scaling out
+
+# Weights, gradients, two moments and the average: five numbers of 4 bytes for each of 2e9 parameters, on every device.
+state_gigabytes = 40.0
+
+
+def shared_mean(gradients: Tensor, rows: Tensor) -> Tensor:
+    """Each mean times its rows is a sum over rows; these add up, and the number of all rows divides them."""
+    return (rows[:, None] * gradients).sum(0) / rows.sum()
+
+
+def merged_attention(outputs: Tensor, logsums: Tensor) -> Tensor:
+    """A part counts by its share of the sum of all exponentials, query by query: a softmax over the parts."""
+    return (logsums.softmax(0)[..., None] * outputs).sum(0)

@@ -123,7 +123,7 @@ def test_the_peak_is_what_is_held_at_once():
 
 
 def test_the_power_is_a_slope():
-    assert growth.power([1, 2, 4], [5.0, 7.0, 28.0]) == pytest.approx(2)
+    assert growth.power([1, 2, 4, 8], [5.0, 3.0, 12.0, 48.0]) == pytest.approx(2)
 
 
 def test_publishing_replaces_one_block_and_keeps_the_rest(tmp_path, monkeypatch, capsys):

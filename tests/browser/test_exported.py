@@ -151,6 +151,13 @@ def more_points(first, last):
     return shown(last, "data").sum() > 3 * shown(first, "data").sum()
 
 
+def pairs_outgrow_matrices(first, last):
+    """Two bars: orange for pairs, blue for matrices. At first the blue one is the longer."""
+    return all(
+        (shown(p, "model").sum() > shown(p, "data").sum()) == longer for p, longer in ((first, False), (last, True))
+    )
+
+
 SHOWS = {
     "From noise to two moons": moons_appear,
     "Predictions move to their targets": only_the_left_lines_shrink,
@@ -171,6 +178,7 @@ SHOWS = {
     "A red three is painted blue": red_becomes_blue,
     "A video emerges from noise": one_thing_is_left,
     "Two sets of real clips": more_points,
+    "Operations for longer video": pairs_outgrow_matrices,
 }
 
 
