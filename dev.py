@@ -848,7 +848,8 @@ def main(arguments):
         python = str(environment(dev=args.run in (test, bench, export, teach)))
         if inside():
             end_cleanly()
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy computer, waiting threads must not spin
+            if args.run is not bench:  # there PyTorch is measured as it comes
+                os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy computer, waiting threads must not spin
             return args.run(args)
         command = [python, str(ROOT / "dev.py"), *arguments]
         if not WINDOWS:
