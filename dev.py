@@ -382,7 +382,8 @@ def run_pytest(arguments, environment=()):
 
 def shared(how):
     """pytest's options to work on two things at a time, where there are two processors."""
-    return ["-n", "2", "--dist", how] if (os.cpu_count() or 1) > 1 else []
+    in_order = ["--no-loadscope-reorder"] if how == "loadfile" else []  # else files of few long tests come last
+    return ["-n", "2", "--dist", how, *in_order] if (os.cpu_count() or 1) > 1 else []
 
 
 def run_unit_tests(arguments):
@@ -416,7 +417,8 @@ def sort_paths(paths):
 
 
 def test(args):
-    unit, books, browser = ["tests", "--ignore=tests/browser"], ["notebooks"], ["tests/browser"]
+    first = ["tests/test_training_quality.py", "tests/test_course.py"]  # long ones last would leave a processor idle
+    unit, books, browser = [*first, "tests", "--ignore=tests/browser"], ["notebooks"], ["tests/browser"]
     if args.paths:
         unit, books, browser = sort_paths(args.paths)
     elif args.fast:

@@ -403,7 +403,7 @@ def test_no_gradients_and_a_float32_sample_stays_float32(sampler):
     assert not x.requires_grad and x.dtype == torch.float32
 
 
-# --- With the exact denoiser, the law of the data (issue 2, "Done when" 4)
+# --- With the exact denoiser, the law of the data
 
 N = 4000
 # All four samplers, all three schedules and all three sets, each at least once: the sets of 256 beads take long.
