@@ -9,7 +9,17 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .denoisers import TimeEmbedding
-from .validate import check_count, check_flag, check_memory, check_number, check_tensor, check_times, is_whole, shown
+from .validate import (
+    FLOATS,
+    check_count,
+    check_flag,
+    check_memory,
+    check_number,
+    check_tensor,
+    check_times,
+    is_whole,
+    shown,
+)
 
 Size = tuple[int, int, int]  # of a patch or of a grid: along frames, height and width
 PATCHES = "b c (f pf) (h ph) (w pw) -> b (f h w) (pf ph pw c)"
@@ -82,17 +92,14 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
     A pair (a, b) is seen as the complex number a + b i; times e^(i angle), it is turned (RoFormer, arXiv 2104.09864,
     eq. 34). Dot products of turned vectors then depend on the distance between their places alone. The layout in memory
-    may be any; half precision is turned in float32. Raises TypeError for other dtypes, ValueError for other shapes.
+    may be any. Raises TypeError for other dtypes than float32 and float64, ValueError for other shapes.
     """
-    if not (x.is_floating_point() and angles.is_floating_point()):
+    if x.dtype not in FLOATS or angles.dtype not in FLOATS:
         raise TypeError(f"x and angles must be float tensors, got dtypes {x.dtype} and {angles.dtype}")
     if 2 * angles.shape[-1] != x.shape[-1] or angles.shape[:-1] != x.shape[-2:-1]:
         raise ValueError(f"angles must be [N, D / 2] for x [B, heads, N, D], {list(x.shape)}, got {list(angles.shape)}")
-    dtype = torch.result_type(x, angles)
-    exact = torch.promote_types(dtype, torch.float32)  # complex numbers have no half precision
-    pairs, angles = _complex(x.to(exact)), angles.to(exact)  # [B, heads, N, D / 2]
-    turned = pairs * torch.polar(torch.ones_like(angles), angles)
-    return torch.view_as_real(turned).flatten(-2).to(dtype)  # [B, heads, N, D]
+    turned = _complex(x) * torch.polar(torch.ones_like(angles), angles)  # [B, heads, N, D / 2]
+    return torch.view_as_real(turned).flatten(-2)  # [B, heads, N, D]
 
 
 def _complex(x: Tensor) -> Tensor:

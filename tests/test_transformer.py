@@ -192,12 +192,9 @@ def test_a_rotation_copies_nothing_that_attention_hands_it(monkeypatch):
     Attention(24, 2)(noise(2, 6, 24), rotary_angles((1, 2, 3), 12))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_a_rotation_keeps_the_dtype_and_turns_half_precision_in_single(dtype):
-    x, angles = noise(2, 3, 6, 12).to(dtype), rotary_angles((1, 2, 3), 12).to(dtype)
-    exact = torch.promote_types(dtype, torch.float32)
-    turned = rotate(x, angles)
-    torch.testing.assert_close(turned, turned_by_hand(x.to(exact), angles.to(exact)).to(dtype))
+def test_a_rotation_in_double_precision_stays_so():
+    x, angles = noise(2, 3, 6, 12).double(), rotary_angles((1, 2, 3), 12).double()
+    torch.testing.assert_close(rotate(x, angles), turned_by_hand(x, angles))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +203,7 @@ def test_a_rotation_keeps_the_dtype_and_turns_half_precision_in_single(dtype):
         (torch.ones(1, 1, 6, 12, dtype=torch.int64), torch.ones(6, 6), TypeError, "must be float tensors, got dtypes"),
         (noise(1, 1, 6, 12), torch.ones(6, 6, dtype=torch.int64), TypeError, "must be float tensors, got dtypes"),
         (noise(1, 1, 6, 12).to(torch.complex64), torch.ones(6, 6), TypeError, "must be float tensors, got dtypes"),
+        (noise(1, 1, 6, 12).bfloat16(), torch.ones(6, 6), TypeError, "float tensors, got dtypes torch.bfloat16"),
         (noise(1, 1, 6, 13), torch.ones(6, 6), ValueError, r"\[1, 1, 6, 13\], got \[6, 6\]"),
         (noise(1, 1, 6, 12), torch.ones(6, 12), ValueError, r"angles must be \[N, D / 2\]"),
         (noise(1, 1, 6, 12), torch.ones(1, 6), ValueError, r"angles must be \[N, D / 2\]"),
