@@ -141,6 +141,12 @@ def test_a_failing_process_ends_the_launch_and_leaves_none_behind(launch, folder
     assert not (folder / "run.json").exists()
 
 
+def test_a_process_that_is_done_ends_at_once(launch):
+    """Torch's threads may hold tensors for longer; when they let go while the interpreter ends, the process aborts."""
+    aborts = "import atexit, os\n\natexit.register(os.abort)"
+    assert launch(2, "--steps", "1", changes=[("import os", aborts)])["processes"] == 2
+
+
 def test_a_missing_file_is_named(launch, folder):
     changes = [("if not Path(args.data).is_file()", "args.data += '.missing'\n    if not Path(args.data).is_file()")]
     with pytest.raises(RuntimeError, match=r"--data: there is no file .*clips.safetensors.missing"):
