@@ -53,7 +53,7 @@ LANGUAGE = {  # what a notebook says of its language; without Python's version, 
 SECONDS, MEGABYTES, FILE_MEGABYTES = 90, 1500, 1  # the budget of one notebook
 SMALL_MEGABYTES, SMALL_RATIO = 2000, 3  # what Binder gives, and how much slower its one core may be
 NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600"]
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # each of the two: threads of both on the same processors wait for each other
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # of two processes: threads of both on the same processors wait for each other
 KINDS = {"tests", "failures", "errors", "skipped"}  # what pytest's report counts
 WINDOWS = os.name == "nt"
 
@@ -360,12 +360,12 @@ def run_ruff(command):
     return collections.Counter(failed=1) if done else collections.Counter(passed=1)
 
 
-def run_pytest(arguments, environment=()):
-    """Run pytest and count. A stage in which nothing ran counts as one failure, so that it can't pass unseen."""
+def run_pytest(arguments):
+    """Run pytest, one thread in each process, and count. Where nothing ran, that is a failure: it can't pass unseen."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments]
-        code = subprocess.call(command, cwd=ROOT, env=os.environ | dict(environment))
+        code = subprocess.call(command, cwd=ROOT, env=os.environ | ONE_THREAD)
         suites = ElementTree.parse(report).getroot().iter("testsuite") if report.exists() else ()
         found = [collections.Counter({key: int(suite.get(key)) for key in KINDS}) for suite in suites]
     counts = sum(found, collections.Counter())
@@ -386,10 +386,6 @@ def shared(how):
     return ["-n", "2", "--dist", how, *in_order] if (os.cpu_count() or 1) > 1 else []
 
 
-def run_unit_tests(arguments):
-    return run_pytest(arguments, ONE_THREAD)
-
-
 def run_notebooks(arguments):
     """Where CI is set, each kernel gets no more memory than Binder has."""
     with memory_limit(SMALL_MEGABYTES) if os.environ.get("CI") else contextlib.nullcontext():
@@ -398,7 +394,7 @@ def run_notebooks(arguments):
 
 def run_browser_tests(arguments):
     if find_browser() or os.environ.get("CI"):
-        return run_pytest(arguments, ONE_THREAD)
+        return run_pytest(arguments)
     print("Skipped: no Chromium or Chrome on this computer.", flush=True)
     return collections.Counter(skipped=1)
 
@@ -426,7 +422,7 @@ def test(args):
     stages = [
         ("lint", run_ruff, ["check", "."]),
         ("format", run_ruff, ["format", "--check", "."]),
-        ("unit tests", run_unit_tests, unit and ["-p", "no:nbval", *shared("loadfile"), *unit]),
+        ("unit tests", run_pytest, unit and ["-p", "no:nbval", *shared("loadfile"), *unit]),
         ("notebooks", run_notebooks, books and [*NBVAL, *shared("loadfile"), *books]),
         ("browser tests", run_browser_tests, browser and ["-p", "no:nbval", *shared("loadgroup"), *browser]),
     ]
@@ -851,7 +847,7 @@ def main(arguments):
         if inside():
             end_cleanly()
             if args.run is not bench:  # there PyTorch is measured as it comes
-                os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy computer, waiting threads must not spin
+                os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # waiting threads spin briefly: computers are busy
             return args.run(args)
         command = [python, str(ROOT / "dev.py"), *arguments]
         if not WINDOWS:
