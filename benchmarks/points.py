@@ -237,9 +237,12 @@ def ddpm(noise: Callable, average: Callable, step: Callable, source: Iterator) -
     return Contender(go(), sample)
 
 
-def without_pictures() -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def without_pictures() -> Iterator[None]:
     """smalldiffusion imports torchvision, whose wheels need PyTorch's GPU build, for pictures alone: a stand-in."""
-    return mock.patch.dict(sys.modules, torchvision=mock.MagicMock())
+    sys.modules["torchvision"] = mock.MagicMock()
+    yield
+    del sys.modules["torchvision"]
 
 
 def last(values: Iterator) -> Tensor:

@@ -55,6 +55,15 @@ def test_turns_add_up_to_the_steps_asked_for():
     assert min(taken.values()) > 0
 
 
+def test_a_library_that_imports_torchvision_stays_imported(tmp_path, monkeypatch):
+    (tmp_path / "asks_for_pictures.py").write_text("from torchvision import transforms\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with points.without_pictures():
+        import asks_for_pictures
+    assert sys.modules.pop("asks_for_pictures") is asks_for_pictures
+    assert "torchvision" not in sys.modules
+
+
 def test_the_courses_own_entry_trains_and_samples():
     torch.manual_seed(0)
     found = points.compare(points.SETS["moons"], ["this course"], 0.6, 0)["this course"]
