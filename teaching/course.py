@@ -6,6 +6,7 @@
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -84,13 +85,13 @@ def release() -> None:
 def shut_in(folder: Path) -> dict:
     """A kernel in bubblewrap: no network, nothing to write to, no course, no sources and no home folder."""
     words = ["exec bwrap --ro-bind / / --dev /dev --proc /proc --tmpfs /tmp"]
-    words += [f"--tmpfs '{Path.home()}'"]
-    words += [f"--ro-bind '{path}' '{path}'" for path in dict.fromkeys([sys.base_prefix, sys.prefix, str(ROOT)])]
-    words += [f"--tmpfs '{path}'" for path in (ROOT / "teaching" / "source", folder)]
+    words += [shlex.join(["--tmpfs", str(Path.home())])]
+    words += [shlex.join(["--ro-bind", path, path]) for path in dict.fromkeys([sys.base_prefix, sys.prefix, str(ROOT)])]
+    words += [shlex.join(["--tmpfs", str(path)]) for path in (ROOT / "teaching" / "source", folder)]
     words += ['--bind "$SORA_GRADING" "$SORA_GRADING" --tmpfs "$PWD" --chdir "$PWD"']
     words += ['--clearenv --setenv HOME /tmp --setenv PATH "$PATH" --setenv LANG C.UTF-8']
     words += ["--unshare-net --unshare-pid --unshare-ipc --die-with-parent"]
-    command = " ".join([*words, f"'{sys.executable}' -m ipykernel_launcher -f \"$0\""])
+    command = " ".join([*words, shlex.quote(sys.executable), '-m ipykernel_launcher -f "$0"'])
     argv = ["/bin/sh", "-c", command, "{connection_file}"]
     return {"display_name": "Python 3 (ipykernel)", "language": "python", "interrupt_mode": "message", "argv": argv}
 

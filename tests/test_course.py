@@ -64,7 +64,7 @@ def answers_of(source):
 def graded(tmp_path_factory):
     """The folder after the whole flow, what nbgrader said while grading, and the folder beside it."""
     beside = tmp_path_factory.mktemp("beside")
-    folder = tmp_path_factory.mktemp("class") / "course"
+    folder = tmp_path_factory.mktemp("class") / "the teacher's course"
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
         sources = tmp_path_factory.mktemp("sources")
         shutil.copytree(course.SOURCES / NAME, sources / NAME)

@@ -24,10 +24,13 @@ from torch import nn
 
 import sora_lib as s
 from sora_lib import datasets, files, metrics, pretrained, training, validate
-from sora_lib.autoencoder import VideoAutoencoder
-from sora_lib.text import Thing
+from sora_lib.autoencoder import Autoencoder, VideoAutoencoder
+from sora_lib.denoisers import TimeEmbedding
+from sora_lib.mini_sora import told
+from sora_lib.pipeline import MiniSoraPipeline
+from sora_lib.text import LONGEST, TextEncoder, Thing, tokenize
 from sora_lib.training import load_checkpoint, new_state, save_checkpoint, train
-from sora_lib.transformer import DiT
+from sora_lib.transformer import DiT, rotary_angles
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOW = s.RectifiedFlow()
@@ -547,14 +550,26 @@ TOO_LARGE = {
     "frechet_distance": lambda: metrics.frechet_distance(torch.zeros(2, 52_224), torch.zeros(2, 52_224)),
     "precision_recall": lambda: metrics.precision_recall(POINTS, POINTS),
     "nearest_distance": lambda: metrics.nearest_distance(POINTS.repeat(2, 1), POINTS),
+    "DigitProbe": lambda: metrics.DigitProbe(width=10**5),
+    "VideoProbe, kinds": lambda: metrics.VideoProbe({"colour": 10**9}),
+    "TimeEmbedding": lambda: TimeEmbedding(2 * 10**9),
     "MLPDenoiser": lambda: s.MLPDenoiser(width=10**7),
     "MLPDenoiser, deep": lambda: s.MLPDenoiser(depth=10**5),
     "DiT": lambda: DiT(width=24_000),
+    "DiT, channels": lambda: DiT(channels=10**7),
+    "rotary_angles": lambda: rotary_angles((1, 10**4, 10**4), 48),
+    "TextEncoder": lambda: TextEncoder(width=24_000),
+    "tokenize": lambda: tokenize([None] * (2 * 10**9 // (8 * LONGEST) + 1)),
+    "told": lambda: told(["a red one"], (10**3, 10**3, 10**3)),
+    "Autoencoder": lambda: Autoencoder(nn.Identity(), nn.Identity(), 10**9),
     "DiT, a large grid": lambda: DiT(1, width=48, depth=4)(torch.zeros(1, 1, 1, 600, 600), torch.ones(1)),
     "VideoAutoencoder": lambda: VideoAutoencoder(width=10**4),
+    "bounced": lambda: datasets.bounced(*torch.ones(3, 1, 2), frames=10**9),
     "film, long": lambda: datasets.film(STILL, frames=10**6),
     "film, large": lambda: datasets.film(STILL, height=4000, width=4000),
     "film, many": lambda: datasets.film(STILL * 2000),
+    "pipeline": lambda: MiniSoraPipeline.from_pretrained()("a red one", num_frames=10**6 + 1),
+    "plot_field": lambda: import_module("sora_lib.plotting").plot_field(None, lambda x: x, cells=10**4),
     "video_png": lambda: import_module("sora_lib.plotting").video_png(torch.zeros(1, 3, 17, 32, 32), zoom=1000),
 }
 
@@ -584,7 +599,7 @@ def test_what_is_too_large_is_refused_before_it_is_allocated():
     assert [name for name, *_ in answers] == [*TOO_LARGE]
     for name, error, growth in answers:
         assert error.startswith("ValueError: ") and "GB of memory, more than the 2 GB accepted" in error, (name, error)
-        assert float(growth) < 60, name  # the arguments alone: a grid of 600 x 600 in tokens is 17 MB, its inputs less
+        assert float(growth) < 100, name  # the arguments alone: a grid of 600 x 600 in tokens is 17 MB, its inputs less
 
 
 # --- Writes that fail
@@ -601,7 +616,7 @@ class Pipeline:
 def command(path):
     """`python -m sora_lib` with this --out, in this program; its exit code."""
     program = import_module("sora_lib.__main__")  # here, for the drawing library takes its time
-    program.MiniSoraPipeline, sys.argv = Pipeline, ["sora_lib", "a red seven moving up", "--out", str(path)]
+    program.MiniMiniSoraPipeline, sys.argv = Pipeline, ["sora_lib", "a red seven moving up", "--out", str(path)]
     return program.main()
 
 
@@ -609,7 +624,7 @@ def command(path):
 def the_command(monkeypatch, capsys):
     """Call it; give its exit code and what it said."""
     program = import_module("sora_lib.__main__")
-    monkeypatch.setattr(program, "MiniSoraPipeline", Pipeline)
+    monkeypatch.setattr(program, "MiniMiniSoraPipeline", Pipeline)
     monkeypatch.setattr(sys, "argv", [])
     return lambda path: (command(path), capsys.readouterr().err)
 
