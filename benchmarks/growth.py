@@ -1,7 +1,8 @@
 """How cost grows: time and memory of a training step against tokens, width and batch; sampling against steps.
 
-A line through the logarithms gives the power with which each grows. Memory is what PyTorch allocates at once in a step,
-by its profiler. Run it by `python3 dev.py bench growth`.
+A line through the logarithms gives the power with which each grows. Memory is what a step adds at most, activations and
+gradients, by PyTorch's profiler; weights, optimizer and average are there before.
+Run it by `python3 dev.py bench growth`.
 """
 
 import statistics
@@ -50,13 +51,17 @@ def power(sizes: Sequence[int], values: Sequence[float]) -> float:
 
 def measure() -> dict[str, tuple[list[int], list[list[float]], list[float]]]:
     """For each axis its sizes, the seconds of each round, and megabytes."""
-    runs = {axis: {size: training_step(*of)[0] for size, of in sizes.items()} for axis, sizes in AXES.items()}
+    both = {axis: {size: training_step(*of) for size, of in sizes.items()} for axis, sizes in AXES.items()}
+    runs = {axis: {size: step for size, (step, _) in each.items()} for axis, each in both.items()}
     runs["sampling steps"] = {steps: sampling(steps) for steps in STEPS}
-    found = {}
-    for axis, each in runs.items():
-        taken = interleaved(each, ROUNDS)
-        found[axis] = list(each), list(taken.values()), [peak(run) for run in each.values()]
-    return found
+    taken = {axis: interleaved(each, ROUNDS) for axis, each in runs.items()}
+    for each in both.values():
+        for _, model in each.values():
+            model.zero_grad()  # the profiler does not see what was there before being let go
+    return {
+        axis: (list(each), list(taken[axis].values()), [peak(run) for run in each.values()])
+        for axis, each in runs.items()
+    }
 
 
 def draw_figure(found: dict) -> plt.Figure:
@@ -68,6 +73,8 @@ def draw_figure(found: dict) -> plt.Figure:
         ax.plot(sizes, np.array(memory) / memory[0], "s--", color=COLORS["data"], label="memory")
         ax.plot(sizes, np.array(sizes) / sizes[0], ":", color=COLORS["noise"], label="in proportion")
         ax.set(xscale="log", yscale="log", xlabel=axis, xticks=sizes, xticklabels=sizes)
+        ax.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+        ax.set_ylim(0.8, 30)
         ax.minorticks_off()
     axes[0].set_ylabel("times the first")
     axes[0].legend()
@@ -80,12 +87,13 @@ def main() -> None:
         middle = [statistics.median(values) for values in taken]
         for size, values, held in zip(sizes, taken, memory, strict=True):
             lines.append([f"{axis} {size}", spread([1000 * value for value in values], 0), f"{held:.0f}"])
-        lines.append([f"{axis}: power", f"{power(sizes, middle):.2f}", f"{power(sizes, memory):.2f}"])
+        lines.append([f"{axis}: power", f"{power(sizes, middle):.2f}", f"{power(sizes, memory):z.2f}"])
     note = (
         "A training step of mini-Sora (batch 4, 80 tokens, width 160 where nothing else is said; width: batch 8), and "
-        f"one guided video. Medians of {ROUNDS} rounds in turns; power: of size, over the three largest."
+        f"the latents of one guided video. Medians of {ROUNDS} rounds in turns. Power p: cost grows as size^p, "
+        "over the three largest sizes."
     )
-    text = table(["what grows", "ms", "MB at once"], lines)
+    text = table(["what grows", "ms", "MB that it adds"], lines)
     publish("growth", "\n\n".join([header, note, text]), draw_figure(found))
 
 

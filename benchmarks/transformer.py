@@ -4,6 +4,7 @@ Achieved FLOP/s, counted by torch.utils.flop_counter, over those of a large floa
 Run it by `python3 dev.py bench transformer`.
 """
 
+import itertools
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,6 @@ import sora_lib as s
 from sora_lib.mini_sora import MiniSora, told
 from sora_lib.pipeline import sample_latents
 from sora_lib.plotting import COLORS, use_style
-from sora_lib.training import denoising_loss, new_state
 from sora_lib.transformer import DiTBlock, rotary_angles
 
 ROUNDS = 15
@@ -48,21 +48,13 @@ def flops(run: Callable[[], object]) -> int:
 
 def training_step(
     batch: int, latents: tuple[int, int, int], width: int, depth: int, heads: int
-) -> tuple[Callable[[], None], MiniSora]:
-    """One step as `train` does it: noise, loss, gradients, optimizer, average."""
-    model, flow = MiniSora(width=width, depth=depth, heads=heads), s.RectifiedFlow()
-    state, request = new_state(model), told(["a red one moving up slowly"] * batch, latents)
-    x0, t = torch.randn(request.known.shape), torch.rand(batch)
-
-    def step() -> None:
-        loss = denoising_loss(model, x0, t, torch.randn_like(x0), flow, "v", request)
-        model.zero_grad()
-        loss.backward()
-        for optimizer in state.optimizers.values():
-            optimizer.step()
-        state.ema.update(model)
-
-    return step, model
+) -> tuple[Callable[[], object], MiniSora]:
+    """A step of `train`, again and again: noise, loss, gradients, their checks, optimizer, average."""
+    request = told(["a red one moving up slowly"] * batch, latents)
+    model = MiniSora(width=width, depth=depth, heads=heads)
+    batches = itertools.repeat((torch.randn(request.known.shape), request))
+    steps = s.train(model, batches, s.RectifiedFlow(), steps=10**6, prediction="v")
+    return lambda: next(steps), model
 
 
 def our_block(batch: int, grid: tuple[int, int, int], width: int, heads: int, turned: bool = True) -> Callable:
@@ -161,7 +153,9 @@ def main() -> None:
     header, lines = machine(["diffusers"]), speeds()
     first = table(["network", "GFLOP", "ms", "share of the product's FLOP/s"], [line[:4] for line in lines])
     second = table(["block, forward and backward", "ours / diffusers'", "without rotary positions"], blocks())
-    note = f"Medians of {ROUNDS} and of {2 * ROUNDS} rounds, in brackets the least and the greatest."
+    note = (
+        f"Medians of {ROUNDS} rounds, and of {2 * ROUNDS} in the second table; in brackets the least and the greatest."
+    )
     publish("transformer", "\n\n".join([header, note, first, second]), draw_figure(lines))
 
 

@@ -616,7 +616,7 @@ class Pipeline:
 def command(path):
     """`python -m sora_lib` with this --out, in this program; its exit code."""
     program = import_module("sora_lib.__main__")  # here, for the drawing library takes its time
-    program.MiniMiniSoraPipeline, sys.argv = Pipeline, ["sora_lib", "a red seven moving up", "--out", str(path)]
+    program.MiniSoraPipeline, sys.argv = Pipeline, ["sora_lib", "a red seven moving up", "--out", str(path)]
     return program.main()
 
 
@@ -624,7 +624,7 @@ def command(path):
 def the_command(monkeypatch, capsys):
     """Call it; give its exit code and what it said."""
     program = import_module("sora_lib.__main__")
-    monkeypatch.setattr(program, "MiniMiniSoraPipeline", Pipeline)
+    monkeypatch.setattr(program, "MiniSoraPipeline", Pipeline)
     monkeypatch.setattr(sys, "argv", [])
     return lambda path: (command(path), capsys.readouterr().err)
 
