@@ -51,17 +51,13 @@ def power(sizes: Sequence[int], values: Sequence[float]) -> float:
 
 def measure() -> dict[str, tuple[list[int], list[list[float]], list[float]]]:
     """For each axis its sizes, the seconds of each round, and megabytes."""
-    both = {axis: {size: training_step(*of) for size, of in sizes.items()} for axis, sizes in AXES.items()}
-    runs = {axis: {size: step for size, (step, _) in each.items()} for axis, each in both.items()}
+    runs = {axis: {size: training_step(*of)[0] for size, of in sizes.items()} for axis, sizes in AXES.items()}
     runs["sampling steps"] = {steps: sampling(steps) for steps in STEPS}
-    taken = {axis: interleaved(each, ROUNDS) for axis, each in runs.items()}
-    for each in both.values():
-        for _, model in each.values():
-            model.zero_grad()  # the profiler does not see what was there before being let go
-    return {
-        axis: (list(each), list(taken[axis].values()), [peak(run) for run in each.values()])
-        for axis, each in runs.items()
-    }
+    found = {}
+    for axis, each in runs.items():
+        taken = interleaved(each, ROUNDS)
+        found[axis] = list(each), list(taken.values()), [peak(run) for run in each.values()]
+    return found
 
 
 def draw_figure(found: dict) -> plt.Figure:

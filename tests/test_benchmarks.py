@@ -63,6 +63,13 @@ def test_a_library_that_imports_torchvision_stays_imported(tmp_path, monkeypatch
     assert "torchvision" not in sys.modules
 
 
+def test_a_part_of_the_table_is_not_saved(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["points.py", "--save", "--only", "this course"])
+    with pytest.raises(SystemExit):
+        points.main()
+    assert "leave out --only" in capsys.readouterr().err
+
+
 def test_the_courses_own_entry_trains_and_samples():
     torch.manual_seed(0)
     found = points.compare(points.SETS["moons"], ["this course"], 0.6, 0)["this course"]
@@ -120,6 +127,17 @@ def test_the_peak_is_what_is_held_at_once():
             torch.ones(1000, 1000)
 
     assert 4 <= growth.peak(run) < 8.1
+
+
+def test_a_small_step_adds_its_gradients_and_their_copy(monkeypatch):
+    """2 clips of one latent frame, with few activations; the gradients of the step before are not taken off."""
+    monkeypatch.setattr(growth, "AXES", {"width": {96: (2, (1, 4, 4), 96, 4, 4)}})
+    monkeypatch.setattr(growth, "STEPS", (2,))
+    monkeypatch.setattr(growth, "ROUNDS", 1)
+    _, model = transformer.training_step(2, (1, 4, 4), 96, 4, 4)
+    gradients = 4 * sum(weight.numel() for weight in model.parameters()) / 1e6
+    _, _, (held,) = growth.measure()["width"]
+    assert 1.9 * gradients < held < 2.5 * gradients
 
 
 def test_the_power_is_a_slope():
