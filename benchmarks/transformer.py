@@ -5,7 +5,7 @@ Run it by `python3 dev.py bench transformer`.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import matplotlib.pyplot as plt
 import torch
@@ -87,9 +87,7 @@ def their_block(batch: int, grid: tuple[int, int, int], width: int, heads: int) 
     from diffusers.models.attention import BasicTransformerBlock
 
     options = {"norm_type": "ada_norm_zero", "num_embeds_ada_norm": 1000, "norm_elementwise_affine": False}
-    block = BasicTransformerBlock(
-        width, heads, width // heads, attention_bias=True, activation_fn="gelu-approximate", **options
-    )
+    block = BasicTransformerBlock(width, heads, width // heads, attention_bias=True, activation_fn="gelu", **options)
     x, _ = inputs(batch, grid, width)
     t, label = torch.randint(1000, (2, batch))
     return lambda: backward(block, block(x, timestep=t, class_labels=label))
@@ -105,10 +103,12 @@ def backward(block: torch.nn.Module, out: torch.Tensor) -> None:
     out.backward(torch.ones_like(out))
 
 
-def speeds() -> list[list[object]]:
-    """Of each network, training and sampling: share of the matrix product's FLOP/s."""
+def speeds(names: Iterable[str], threads: int) -> list[list[object]]:
+    """Of each network, training and sampling: share of the matrix product's FLOP/s, with as many threads."""
+    torch.set_num_threads(threads)
     lines = []
-    for name, (batch, latents, width, depth, heads) in NETWORKS.items():
+    for name in names:
+        batch, latents, width, depth, heads = NETWORKS[name]
         step, model = training_step(batch, latents, width, depth, heads)
         request = told(["a red one moving up slowly"] * batch, latents)
         runs = {
@@ -122,7 +122,8 @@ def speeds() -> list[list[object]]:
             share = [work[key] / a / (2 * SIZE**3 / b) for a, b in zip(taken[key], taken["product"], strict=True)]
             what = "training step" if key == "step" else "sampling, 3 guided evaluations"
             middle = sorted(taken[key])[len(taken[key]) // 2]
-            lines.append([f"{name}: {what}", f"{work[key] / 1e9:.1f}", f"{1000 * middle:.0f}", spread(share), share])
+            title = f"{name}: {what}" if threads > 1 else f"{name}, one thread: {what}"
+            lines.append([title, f"{work[key] / 1e9:.1f}", f"{1000 * middle:.0f}", spread(share), share])
     return lines
 
 
@@ -139,7 +140,7 @@ def blocks() -> list[list[object]]:
 
 def draw_figure(lines: list[list[object]]) -> plt.Figure:
     use_style()
-    figure, ax = plt.subplots(figsize=(8, 2.8))
+    figure, ax = plt.subplots(figsize=(8, 3.4))
     for height, (*_, share) in enumerate(reversed(lines)):
         ax.plot(share, [height] * len(share), "o", color=COLORS["model"], alpha=0.4, markersize=4)
         ax.plot(sorted(share)[len(share) // 2], height, "|", color=COLORS["model"], markersize=16, markeredgewidth=2)
@@ -150,9 +151,10 @@ def draw_figure(lines: list[list[object]]) -> plt.Figure:
 
 
 def main() -> None:
-    header, lines = machine(["diffusers"]), speeds()
+    header, compared, threads = machine(["diffusers"]), blocks(), torch.get_num_threads()
+    lines = speeds(NETWORKS, threads) + speeds(["mini-Sora, as shipped"] if threads > 1 else [], 1)
     first = table(["network", "GFLOP", "ms", "share of the product's FLOP/s"], [line[:4] for line in lines])
-    second = table(["block, forward and backward", "ours / diffusers'", "without rotary positions"], blocks())
+    second = table(["block, forward and backward", "ours / diffusers'", "without rotary positions"], compared)
     note = (
         f"Medians of {ROUNDS} rounds, and of {2 * ROUNDS} in the second table; in brackets the least and the greatest."
     )
