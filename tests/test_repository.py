@@ -37,6 +37,24 @@ def test_every_chapter_is_in_the_table_and_the_other_way_round():
     assert sorted(re.findall(r"^\| *\[[^]]+\]\(notebooks/(\w+)\.ipynb\)", README, re.MULTILINE)) == CHAPTERS
 
 
+def test_minutes_seconds_and_memory_agree_everywhere():
+    """The chapter table, each chapter's opening, the table of what was measured, and chapter 16's sums of these."""
+    row = r"^\| \[[^]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|]*\| (\d+) \| (\d+) \|"
+    promised = {name: (int(read), int(run)) for name, read, run in re.findall(row, README, re.MULTILINE)}
+    row = r"^\| (\d\d_\w+) \| (\d+) \| (\d+) \|"
+    measured = {name: (int(run), int(memory)) for name, run, memory in re.findall(row, README, re.MULTILINE)}
+    assert sorted(promised) == sorted(measured) == CHAPTERS
+    for name, (read, run) in promised.items():
+        opening = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
+        assert f"{read} minutes to read, about {run} seconds to run" in opening
+        assert measured[name][0] <= run
+    *others, last = CHAPTERS
+    [cell] = [cell for cell in code_cells(ROOT / "notebooks" / f"{last}.ipynb") if cell.id == "hub-read"]
+    memory = max(measured[name][1] for name in others)
+    seconds, minutes = sum(measured[name][0] for name in others), sum(promised[name][0] for name in others)
+    assert f"MOST_MEMORY = {memory} " in cell.source and f"MINUTES = {seconds}, {minutes} " in cell.source
+
+
 def test_the_launch_links_agree_with_the_repositorys_address():
     assert ADDRESS.startswith("https://github.com/")
     start = "https://mybinder.org/v2/gh/" + ADDRESS.removeprefix("https://github.com/") + "/HEAD?urlpath=lab/tree/"
