@@ -50,6 +50,8 @@ MUTATIONS = [
     ("pairs at odd places are not copied", "transformer", "x = x.clone(memory_format=torch.contiguous_format)", "pass", "transformer"),
     ("row and column share one angle", "transformer", "places[:, [i]]", "places[:, [2 * (i > 0)]]", "transformer"),
     ("gates that do not start at zero", "transformer", "self.modulation = _zero(nn.Linear(width, 6 * width))", "self.modulation = nn.Linear(width, 6 * width)", "transformer"),
+    ("GELU by an approximation", "transformer", "nn.Linear(width, 4 * width), nn.GELU()", 'nn.Linear(width, 4 * width), nn.GELU("tanh")', "transformer"),
+    ("tokens without an activation", "transformer", "nn.Linear(width, 4 * width), nn.GELU()", "nn.Linear(width, 4 * width), nn.Identity()", "transformer"),
     ("one gate for both", "transformer", "gate2 * self.mlp", "gate1 * self.mlp", "transformer"),
     ("scale without its 1", "transformer", "torch.addcmul(shift, x, 1 + scale)", "torch.addcmul(shift, x, scale)", "transformer"),
     ("heads and numbers exchanged", "transformer", "(three h d) -> three b h n d", "(three d h) -> three b h n d", "transformer"),

@@ -113,6 +113,26 @@ def test_each_measured_step_moves_the_weights():
         assert not torch.equal(model.final.out.weight, before)
 
 
+def test_shares_are_measured_on_as_many_threads_as_they_say(monkeypatch):
+    monkeypatch.setattr(transformer, "NETWORKS", {"small": (2, (1, 4, 4), 24, 1, 2)})
+    monkeypatch.setattr(transformer, "ROUNDS", 3)
+    seen, before, step = set(), torch.get_num_threads(), transformer.training_step
+
+    def watched(*size):
+        run, model = step(*size)
+        return lambda: (seen.add(torch.get_num_threads()), run()), model
+
+    monkeypatch.setattr(transformer, "training_step", watched)
+    try:
+        for threads in (2, 1):
+            lines = transformer.speeds(["small"], threads)
+            assert seen == {threads} and len(lines) == 2
+            assert all(("one thread" in line[0]) == (threads == 1) and 0 < min(line[-1]) < 1 for line in lines)
+            seen.clear()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_without_rotary_is_the_block_at_angles_0():
     block, (x, condition) = DiTBlock(24, 2), transformer.inputs(2, (1, 2, 3), 24)
     torch.nn.init.normal_(block.modulation.weight)

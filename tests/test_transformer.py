@@ -314,8 +314,9 @@ def test_a_block_is_its_formula():
         return (h - h.mean(-1, keepdim=True)) / (h.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
 
     h = x + gate1 * block.attention(norm(x) * (1 + scale1) + shift1, angles)
-    h = h + gate2 * block.mlp(norm(h) * (1 + scale2) + shift2)
-    torch.testing.assert_close(block(x, condition, angles), h)
+    wide = block.mlp[0](norm(h) * (1 + scale2) + shift2)
+    gelu = wide * (1 + torch.erf(wide / 2**0.5)) / 2  # x times the normal distribution up to x (arXiv 1606.08415)
+    torch.testing.assert_close(block(x, condition, angles), h + gate2 * block.mlp[2](gelu))
 
 
 def test_the_last_layer_is_its_formula():
