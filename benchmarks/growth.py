@@ -21,9 +21,9 @@ from sora_lib.plotting import COLORS, use_style
 ROUNDS = 5
 FRAMES, WIDTHS, BATCHES, STEPS = (1, 3, 9, 27), (48, 96, 192, 384), (4, 8, 16, 32), (2, 4, 8, 16)
 AXES = {
-    "tokens": {16 * n: (4, (n, 8, 8), 160, 6, 4) for n in FRAMES},
+    "tokens": {16 * n: (4, (n, 8, 8), 192, 6, 4) for n in FRAMES},
     "width": {w: (8, (5, 8, 8), w, 6, 4) for w in WIDTHS},
-    "batch": {b: (b, (5, 8, 8), 160, 6, 4) for b in BATCHES},
+    "batch": {b: (b, (5, 8, 8), 192, 6, 4) for b in BATCHES},
 }
 
 
@@ -85,7 +85,7 @@ def main() -> None:
             lines.append([f"{axis} {size}", spread([1000 * value for value in values], 0), f"{held:.0f}"])
         lines.append([f"{axis}: power", f"{power(sizes, middle):.2f}", f"{power(sizes, memory):z.2f}"])
     note = (
-        "A training step of mini-Sora (batch 4, 80 tokens, width 160 where nothing else is said; width: batch 8), and "
+        "A training step of mini-Sora (batch 4, 80 tokens, width 192 where nothing else is said; width: batch 8), and "
         f"the latents of one guided video. Medians of {ROUNDS} rounds in turns. Power p: cost grows as size^p, "
         "over the three largest sizes."
     )

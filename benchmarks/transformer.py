@@ -28,13 +28,13 @@ COUNTED = {  # PyTorch's counter knows attention on GPUs alone
 }
 # Batch, latent grid (frames, rows, columns), width, blocks, heads.
 NETWORKS = {
-    "mini-Sora, as shipped": (32, (5, 8, 8), 160, 6, 4),
+    "mini-Sora, as shipped": (32, (5, 8, 8), 192, 6, 4),
     "mini-Sora, width 256": (32, (5, 8, 8), 256, 6, 4),
     "width of DiT-S": (32, (5, 8, 8), 384, 6, 6),
 }
 # Batch, grid of tokens, width, heads.
 BLOCKS = {
-    "32 x 80 tokens, width 160": (32, (5, 4, 4), 160, 4),
+    "32 x 80 tokens, width 192": (32, (5, 4, 4), 192, 4),
     "8 x 80 tokens, width 384": (8, (5, 4, 4), 384, 6),
     "8 x 256 tokens, width 384": (8, (1, 16, 16), 384, 6),
 }

@@ -48,7 +48,7 @@ class MiniSora(DiT):
     """
 
     def __init__(
-        self, channels: int = 8, patch_size: Size = (1, 2, 2), width: int = 160, depth: int = 6, heads: int = 4
+        self, channels: int = 8, patch_size: Size = (1, 2, 2), width: int = 192, depth: int = 6, heads: int = 4
     ) -> None:
         super().__init__(channels, patch_size, width, depth, heads, absolute=True)
         self.embed_text = nn.Sequential(TextEncoder(width, heads=heads), nn.Linear(width, width))

@@ -136,7 +136,7 @@ def test_the_shipped_transformer_is_near_real_digits(guided_digits):
 
 
 def test_the_shipped_video_transformer_shows_what_it_is_asked_for(one_thread):
-    """Subject, colour, direction and speed of 24 sentences, in 6 steps: measured 1.0 with two seeds."""
+    """Subject, colour, direction and speed of 24 sentences, in 6 steps: measured 0.92 to 1.0 with eight seeds."""
     g = torch.Generator().manual_seed(0)
     scenes = [random_scene(generator=g) for _ in range(24)]
     prompts = [describe(scene) for scene in scenes]

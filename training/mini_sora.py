@@ -158,7 +158,7 @@ def record(name: str, **figures: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    whole = {"switch": 3000, "batch": 32, "width": 160, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
+    whole = {"switch": 3000, "batch": 32, "width": 192, "depth": 6, "heads": 4, "seed": 0, "pool": POOL}
     for name, value in (whole | {"every": 1000, "count": 128}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     for name, value in {"lr": 3e-3, "ema": 0.998, "mean": 1.6, "std": 1.2, "two": TWO}.items():

@@ -1,4 +1,4 @@
-"""What do steps and guidance buy? Sample the shipped Mini-Sora on a grid of both (about four minutes on two cores)."""
+"""What do steps and guidance buy? Sample the shipped Mini-Sora on a grid of both (about four minutes on one thread)."""
 
 import datetime
 import json
