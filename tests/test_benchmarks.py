@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from sora_lib import RectifiedFlow, train
+from sora_lib.mini_sora import MiniSora
+from sora_lib.pretrained import read_card
 from sora_lib.transformer import DiTBlock, rotary_angles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +113,12 @@ def test_each_measured_step_moves_the_weights():
         before = model.final.out.weight.clone()
         step()
         assert not torch.equal(model.final.out.weight, before)
+
+
+def test_the_network_as_shipped_is_the_one_that_ships_and_that_is_built_by_default():
+    size, default = tuple(read_card("mini-sora")["arguments"].values()), MiniSora()
+    assert size == (default.width, len(default.blocks), default.blocks[0].attention.heads)
+    assert size == transformer.NETWORKS["mini-Sora, as shipped"][2:] == growth.AXES["batch"][32][2:]
 
 
 def test_shares_are_measured_on_as_many_threads_as_they_say(monkeypatch):

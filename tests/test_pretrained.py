@@ -1,5 +1,6 @@
 """The shipped weights: how good they are, how they are found, and what their cards say."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -144,3 +145,9 @@ def test_the_shipped_video_transformer_shows_what_it_is_asked_for(one_thread):
     with torch.no_grad():
         logits = load_pretrained("video-probe")(video)
     assert adherence(logits, attributes([scene[0] for scene in scenes]))["all"] >= 0.9
+
+
+@pytest.mark.parametrize("name", ["mini_sora_sampling", "video_capabilities", "video_measures"])
+def test_results_were_measured_with_the_weights_that_ship(name):
+    path = ROOT / "training" / "results" / f"{name}.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["weights"] == read_card("mini-sora")["sha256"]
